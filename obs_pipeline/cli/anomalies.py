@@ -1,0 +1,85 @@
+"""``obs-pipeline anomalies``: what was found, worst first."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from obs_pipeline.cli.console import money, out, print_json, severity, text
+from obs_pipeline.cli.workspace import open_workspace
+
+if TYPE_CHECKING:
+    from obs_pipeline.detection.models import Anomaly
+
+Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A UTC day, YYYY-MM-DD.")]
+
+
+def anomalies(
+    first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")] = None,
+    severities: Annotated[
+        list[str] | None, typer.Option("--severity", help="info, warning or critical; may be repeated.")
+    ] = None,
+    agent: Annotated[str | None, typer.Option(help="Only this agent.")] = None,
+    metric: Annotated[str | None, typer.Option(help="cost, tokens, errors or latency.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List anomalies, worst first. **obs-pipeline explain ID** takes one apart."""
+    from obs_pipeline.dashboard import queries
+    from obs_pipeline.storage.lake import DayRange
+
+    workspace = open_workspace()
+    days = None
+    if first or last:
+        days = DayRange(first.date() if first else date(1970, 1, 1), last.date() if last else date(9999, 1, 1))
+    with workspace.engine() as connection:
+        found = queries.anomalies(
+            connection, workspace.lake, days, severities=severities or (), agent=agent, metric=metric, limit=limit
+        )
+    if as_json:
+        print_json([_plain(anomaly) for anomaly in found])
+        return
+    if not found:
+        out.print("No anomalies there. [dim]obs-pipeline doctor tells whether the days were computed.[/]")
+        return
+    out.print(anomaly_table(found))
+
+
+def anomaly_table(found: list[Anomaly]) -> Table:
+    """Anomalies as a table for a terminal."""
+    table = Table("when (UTC)", "", "score", "agent", "metric", "observed", "expected", "why", "id")
+    for anomaly in found:
+        when = anomaly.timestamp.strftime("%Y-%m-%d" if anomaly.grain == "day" else "%Y-%m-%d %H:00")
+        table.add_row(
+            when,
+            severity(anomaly.severity),
+            f"{anomaly.score:.0f}",
+            text(anomaly.agent),
+            anomaly.metric,
+            measure(anomaly.metric, anomaly.observed),
+            measure(anomaly.metric, anomaly.baseline),
+            text(anomaly.reason),
+            f"[dim]{anomaly.id}[/]",
+        )
+    return table
+
+
+def measure(metric: str, value: float | None) -> str:
+    """A value in the unit of its metric."""
+    if value is None:
+        return "—"
+    if metric == "cost":
+        return money(value)
+    if metric == "errors":
+        return f"{value:.1%}"
+    return f"{value:,.0f} ms" if metric == "latency" else f"{value:,.0f}"
+
+
+def _plain(anomaly: Anomaly) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(anomaly)

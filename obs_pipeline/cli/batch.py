@@ -1,0 +1,184 @@
+"""``obs-pipeline batch``: compute days, then say what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from obs_pipeline.cli.anomalies import anomaly_table
+from obs_pipeline.cli.console import errors, money, out, print_json, text
+from obs_pipeline.cli.workspace import Workspace, open_workspace
+from obs_pipeline.errors import ObsError
+from obs_pipeline.storage.lake import DayRange
+
+if TYPE_CHECKING:
+    from obs_pipeline.dashboard.queries import RowCounts
+    from obs_pipeline.defs.batch import BatchRun
+    from obs_pipeline.detection.models import Anomaly, BatchResult
+
+_STEPS = 7
+_WORST = 10
+
+
+def batch(
+    first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every day that has events, as one backfill.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when any asset check did not pass.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Compute whole days in Dagster: settle events, aggregate, detect, build the marts, check everything.
+
+    Without days: those with landed rows that were not computed yet, and the days whose baselines they belong to.
+    """
+    workspace = open_workspace()
+    ranges = _ranges(workspace, first, last, everything)
+    if not ranges:
+        _nothing_to_do(as_json)
+        return
+    runs = [_run(workspace, days, show=not as_json) for days in ranges]
+    results = [_result(workspace, run) for run in runs]
+    if as_json:
+        print_json([{**asdict(result), "run_id": run.run_id} for run, (result, _) in zip(runs, results, strict=True)])
+    else:
+        for run, (result, counts) in zip(runs, results, strict=True):
+            _show(workspace, run, result, counts)
+    if strict and any(run.failed_checks for run in runs):
+        raise typer.Exit(3)
+
+
+def _ranges(
+    workspace: Workspace, first: datetime | None, last: datetime | None, everything: bool
+) -> Sequence[DayRange]:
+    if first or last:
+        if first is None or last is None or last < first:
+            raise ObsError("Name both days, --from and --to, the earlier first.")
+        return [DayRange(first.date(), last.date())]
+    if everything:
+        from obs_pipeline.dashboard.queries import known_days
+
+        known = known_days(workspace.lake)
+        return [known] if known else []
+    from obs_pipeline.storage.ledger import pending_days
+    from obs_pipeline.usage.settling import ID_REACH_DAYS
+
+    newest, settled = workspace.ledger.newest_landing_per_day(), workspace.ledger.settled_through()
+    pending = pending_days(newest, settled, reach=ID_REACH_DAYS)
+    if not pending:
+        return []
+    from obs_pipeline.defs.automation import affected_ranges
+
+    return affected_ranges(pending, set(settled))
+
+
+def _nothing_to_do(as_json: bool) -> None:
+    if as_json:
+        print_json([])
+    else:
+        out.print("Every landed event has been computed. [bold]obs-pipeline ingest FILE[/] takes more in.")
+
+
+def _run(workspace: Workspace, days: DayRange, *, show: bool) -> BatchRun:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not show) as bar:
+        task = bar.add_task("starting Dagster", total=_STEPS * len(days))
+
+        def listen(step: str, chunk: DayRange, _days: DayRange) -> None:
+            bar.update(task, advance=len(chunk), description=f"{step} {chunk}")
+
+        from obs_pipeline.defs.batch import run_batch
+
+        return run_batch(workspace.settings, days, listen)
+
+
+def _result(workspace: Workspace, run: BatchRun) -> tuple[BatchResult, RowCounts]:
+    from obs_pipeline.dashboard import queries
+    from obs_pipeline.detection.models import SEVERITIES, BatchResult
+    from obs_pipeline.usage.watermark import provisional_days
+
+    with workspace.engine() as connection:
+        counts = queries.row_counts(connection, workspace.lake, run.days)
+        found = queries.anomaly_counts(connection, workspace.lake, run.days)
+        sources = queries.days_by_source(connection, workspace.lake, run.days)
+    newest = {source.source: source.last_event for source in workspace.ledger.freshness()}
+    lateness = timedelta(hours=workspace.settings.allowed_lateness_hours)
+    result = BatchResult(
+        days=tuple(run.days.days()),
+        events=counts.events,
+        anomalies={severity: found.get(severity, 0) for severity in SEVERITIES},
+        quarantined=counts.rejected,
+        duplicates=counts.duplicates,
+        unpriced=counts.unpriced,
+        provisional_days=tuple(provisional_days(sources, newest, lateness)),
+        duration=run.duration,
+    )
+    return result, counts
+
+
+def _show(workspace: Workspace, run: BatchRun, result: BatchResult, counts: RowCounts) -> None:
+    from obs_pipeline.dashboard import queries
+
+    with workspace.engine() as connection:
+        worst = queries.anomalies(connection, workspace.lake, run.days, limit=_WORST)
+    out.print(_totals(run, result, counts))
+    _show_worst(worst, result)
+    _show_checks(run)
+    _show_next(worst)
+
+
+def _totals(run: BatchRun, result: BatchResult, counts: RowCounts) -> Panel:
+    table = Table.grid(padding=(0, 2))
+    provisional = len(result.provisional_days)
+    rows = [
+        ("days", f"{len(result.days):,}", f"{run.days}" + (f", {provisional} provisional" if provisional else "")),
+        ("events", f"{result.events:,}", f"cost {money(counts.cost)}"),
+        ("quarantined", f"{result.quarantined:,}", f"and {result.duplicates:,} duplicates dropped"),
+        ("unpriced", f"{result.unpriced:,}", f"at most {money(counts.unpriced_bound)} on top" if result.unpriced else ""),
+        (
+            "mispriced",
+            f"{counts.mispriced:,}",
+            f"reported {money(counts.reported_cost_of_mispriced)}, list {money(counts.list_cost_of_mispriced)}"
+            if counts.mispriced
+            else "",
+        ),
+        ("took", f"{result.duration.total_seconds():.1f} s", f"Dagster run {run.run_id[:8]}"),
+    ]
+    for name, value, remark in rows:
+        table.add_row(f"[dim]{name}[/]", f"[bold]{value}[/]", text(remark))
+    return Panel(table, title="Batch", title_align="left", expand=False)
+
+
+def _show_worst(worst: list[Anomaly], result: BatchResult) -> None:
+    counts = ", ".join(f"{count} {severity}" for severity, count in reversed(result.anomalies.items()))
+    if not worst:
+        out.print("No anomalies.")
+        return
+    table = anomaly_table(worst)
+    table.title, table.title_justify = f"Worst anomalies ({counts})", "left"
+    out.print(table)
+
+
+def _show_checks(run: BatchRun) -> None:
+    if not run.failed_checks:
+        out.print("[green]All asset checks passed.[/]")
+        return
+    for check in run.failed_checks:
+        out.print(f"[yellow]check[/] {check.asset}: {check.name} — {check.offences:,} to look at")
+
+
+def _show_next(worst: list[Anomaly]) -> None:
+    lines = ["", "[bold]Next[/]"]
+    if worst:
+        lines.append(f"  obs-pipeline explain {worst[0].id}   [dim]take the worst one apart[/]")
+    lines += [
+        "  obs-pipeline anomalies --severity critical   [dim]all of them, filtered[/]",
+        "  make ui   [dim]the graph, every day's story and its checks, in Dagster[/]",
+    ]
+    out.print("\n".join(lines))

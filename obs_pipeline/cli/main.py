@@ -1,0 +1,41 @@
+"""The command line: the list of commands, and how errors end.
+
+Exit codes: 0 done · 1 the batch failed · 2 wrong use or bad input · 3 done, but something needs attention
+(``doctor``; ``ingest --strict``; ``batch --strict``) · 4 another process is at the same work.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from obs_pipeline.cli import anomalies, batch, doctor, explain, ingest, simulate, ui
+from obs_pipeline.cli.console import errors
+from obs_pipeline.errors import ObsError
+
+app = typer.Typer(
+    name="obs-pipeline",
+    help="Cost, anomalies and budgets of AI agents: usage files in, explained anomalies out.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done · 1 the batch failed · 2 wrong use or bad input · 3 needs attention · 4 busy. "
+    "State lives under OBS_HOME (default: .obs in the project).",
+)
+app.command("ingest")(ingest.ingest)
+app.command("batch")(batch.batch)
+app.command("anomalies")(anomalies.anomalies)
+app.command("explain")(explain.explain)
+app.command("simulate")(simulate.simulate_fleet)
+app.command("doctor")(doctor.doctor)
+app.command("ui")(ui.ui)
+
+
+def run() -> None:
+    """The entry point: an error the user can mend is a message, never a traceback."""
+    try:
+        app()
+    except ObsError as error:
+        errors.print(f"[bold red]error:[/] {error}", highlight=False)
+        sys.exit(error.exit_code)

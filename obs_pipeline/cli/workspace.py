@@ -1,0 +1,54 @@
+"""What a command works with, opened from the settings: lake, ledger, engine, prices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from obs_pipeline.settings import Settings, get_settings
+from obs_pipeline.storage import engine
+from obs_pipeline.storage.lake import Lake
+from obs_pipeline.storage.ledger import Ledger
+
+if TYPE_CHECKING:
+    from obs_pipeline.usage.pricing import PriceBook
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The state under ``OBS_HOME``."""
+
+    settings: Settings
+    lake: Lake
+    ledger: Ledger
+
+    @contextmanager
+    def engine(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        settings = self.settings
+        with engine.connect(
+            memory_limit=settings.engine_memory, threads=settings.engine_threads, scratch=settings.scratch
+        ) as connection:
+            yield connection
+
+    def prices(self) -> PriceBook:
+        """The price catalogue with the operator's prices laid over it."""
+        from obs_pipeline.usage.pricing import PriceBook
+
+        path = self.settings.policies / "prices.yaml"
+        return PriceBook.load(path if path.exists() else None)
+
+
+def open_workspace() -> Workspace:
+    """Everything from the settings of this process."""
+    settings = get_settings()
+    return Workspace(settings, Lake(settings.lake), Ledger(settings.ledger))
+
+
+def utc_now() -> datetime:
+    """The clock, read at this edge: UTC without a zone, as the lake stores it."""
+    return datetime.now(UTC).replace(tzinfo=None)

@@ -1,0 +1,107 @@
+"""Questions people and tools ask of the lake: one function a question. Only reads.
+
+Times are UTC. Every function opens the newest version of what it needs and asks nothing twice of different versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+
+from obs_pipeline.detection.models import Anomaly, anomalies_from_table
+from obs_pipeline.detection.tables import ANOMALIES
+from obs_pipeline.storage.lake import DayRange, Lake
+from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_REJECTED
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """What became of the rows of some days; money in USD."""
+
+    events: int
+    rejected: int
+    duplicates: int
+    unpriced: int
+    unpriced_bound: Decimal
+    mispriced: int
+    cost: Decimal
+    list_cost_of_mispriced: Decimal
+    reported_cost_of_mispriced: Decimal
+
+
+def known_days(lake: Lake) -> DayRange | None:
+    """From the first to the last day that has events or rejected rows."""
+    days = {*lake.rows_per_day(USAGE_EVENTS), *lake.rows_per_day(USAGE_REJECTED)}
+    return DayRange(min(days), max(days)) if days else None
+
+
+def row_counts(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> RowCounts:
+    """Events, refusals, duplicates and prices of the days."""
+    lake.view(connection, USAGE_EVENTS, days)
+    row = connection.execute(
+        """
+        SELECT count(*), count(*) FILTER (cost_source = 'unpriced'), coalesce(sum(cost_bound), 0),
+            count(*) FILTER (mispriced), coalesce(sum(cost), 0), coalesce(sum(list_cost) FILTER (mispriced), 0),
+            coalesce(sum(reported_cost) FILTER (mispriced), 0)
+        FROM usage_events
+        """
+    ).fetchone()
+    assert row is not None
+    events, unpriced, bound, mispriced, cost, listed, reported = row
+    rejected = sum(lake.rows_per_day(USAGE_REJECTED, days).values())
+    duplicates = sum(lake.rows_per_day(USAGE_DUPLICATES, days).values())
+    return RowCounts(events, rejected, duplicates, unpriced, bound, mispriced, cost, listed, reported)
+
+
+def anomalies(
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    days: DayRange | None = None,
+    *,
+    severities: Sequence[str] = (),
+    agent: str | None = None,
+    metric: str | None = None,
+    limit: int = 20,
+) -> list[Anomaly]:
+    """Anomalies, the highest score first."""
+    lake.view(connection, ANOMALIES, days)
+    conditions, values = _conditions({"agent": agent, "metric": metric})
+    if severities:
+        conditions.append(f"severity IN ({', '.join('?' for _ in severities)})")
+        values += severities
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    query = f"SELECT * FROM anomalies {where} ORDER BY score DESC, timestamp, id LIMIT ?"
+    return anomalies_from_table(connection.execute(query, [*values, limit]).to_arrow_table())
+
+
+def anomaly_counts(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> dict[str, int]:
+    """How many anomalies of each severity the days have."""
+    lake.view(connection, ANOMALIES, days)
+    return dict(connection.execute("SELECT severity, count(*) FROM anomalies GROUP BY severity").fetchall())
+
+
+def anomaly_by_id(connection: duckdb.DuckDBPyConnection, lake: Lake, id_or_prefix: str) -> list[Anomaly]:
+    """The anomalies whose id begins so: one when the id is whole, none when it is unknown."""
+    lake.view(connection, ANOMALIES)
+    found = connection.execute("SELECT * FROM anomalies WHERE starts_with(id, ?) LIMIT 5", [id_or_prefix])
+    return anomalies_from_table(found.to_arrow_table())
+
+
+def days_by_source(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> dict[str, list[date]]:
+    """The days on which each source has events."""
+    lake.view(connection, USAGE_EVENTS, days)
+    found = connection.execute("SELECT DISTINCT source, dt FROM usage_events ORDER BY source, dt").fetchall()
+    sources: dict[str, list[date]] = {}
+    for source, day in found:
+        sources.setdefault(source, []).append(day)
+    return sources
+
+
+def _conditions(equal: dict[str, str | None]) -> tuple[list[str], list[Any]]:
+    asked = {column: value for column, value in equal.items() if value is not None}
+    return [f"{column} = ?" for column in asked], list(asked.values())

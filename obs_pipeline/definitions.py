@@ -1,0 +1,30 @@
+"""The map: everything Dagster knows of this project, in flow order."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from obs_pipeline.defs import automation, detection_assets, landing_assets, mart_assets, usage_assets
+from obs_pipeline.defs.resources import resources_from
+from obs_pipeline.settings import get_settings
+
+ASSETS = [
+    landing_assets.usage_files,
+    usage_assets.usage_events,
+    usage_assets.usage_hourly,
+    usage_assets.usage_daily,
+    detection_assets.detection,
+    mart_assets.mart_spend,
+    mart_assets.mart_leaderboard,
+    mart_assets.mart_data_quality,
+]
+
+defs = dg.Definitions(
+    assets=ASSETS,
+    jobs=[automation.land_usage, automation.daily_batch, automation.maintain_lake],
+    schedules=[automation.daily_schedule, automation.maintenance_schedule],
+    sensors=[automation.landing_sensor, automation.touched_days_sensor, automation.failed_run_alert],
+    resources=resources_from(get_settings()),
+    # One process a run: a step process costs some five seconds of imports, more than most days take.
+    executor=dg.in_process_executor,
+)

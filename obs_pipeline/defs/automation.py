@@ -1,0 +1,156 @@
+"""When work happens by itself: the jobs, the daily schedule, the sensors.
+
+A tick only looks and asks for a run; all work is in the runs.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import dagster as dg
+
+from obs_pipeline.defs.partitions import range_tags
+from obs_pipeline.defs.resources import BatchLimits, LakeResource, LedgerResource, utc_now
+from obs_pipeline.settings import get_settings
+from obs_pipeline.storage.lake import DayRange
+from obs_pipeline.storage.ledger import AlertRecord, pending_days
+from obs_pipeline.tables import ALL_TABLES
+from obs_pipeline.usage.inbox import Inbox
+from obs_pipeline.usage.settling import ID_REACH_DAYS
+
+LOOKBACK_DAYS: Final = 28
+"""How many later days a day's usage is part of the baseline of."""
+
+RETENTION_HOURS: Final = 7 * 24
+"""How long an older version of a table stays readable."""
+
+FILES: Final = dg.AssetSelection.assets("usage_files")
+land_usage = dg.define_asset_job(
+    "land_usage", FILES, description="Take in every file that waits in the landing folder."
+)
+daily_batch = dg.define_asset_job(
+    "daily_batch", dg.AssetSelection.all() - FILES, description="Everything from settled events to marts, for whole days."
+)
+
+
+@dg.schedule(
+    job=daily_batch,
+    cron_schedule=f"0 {get_settings().daily_batch_hour} * * *",
+    execution_timezone="UTC",
+    description="Every day: the batch for the day before.",
+)
+def daily_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Yesterday, by the time of the tick."""
+    yesterday = (context.scheduled_execution_time - timedelta(days=1)).date().isoformat()
+    return dg.RunRequest(run_key=f"daily:{yesterday}", partition_key=yesterday)
+
+
+@dg.sensor(
+    job=land_usage,
+    minimum_interval_seconds=30,
+    description="A file in the landing folder that has stopped growing is taken in.",
+)
+def landing_sensor(context: dg.SensorEvaluationContext, limits: BatchLimits) -> dg.SensorResult | dg.SkipReason:
+    """Ask for a landing run when some waiting file is unchanged since the last look."""
+    inbox = Inbox(Path(limits.landing), Path(limits.policies) / "sources")
+    seen: dict[str, list[int]] = json.loads(context.cursor or "{}")
+    present = inbox.fingerprint()
+    complete = sorted(name for name, status in present.items() if seen.get(name) == status)
+    cursor = json.dumps(present, sort_keys=True)
+    if not complete or _is_running(context, "land_usage"):
+        return dg.SensorResult(
+            cursor=cursor, skip_reason=f"{len(present)} files wait, {len(complete)} of them fully written."
+        )
+    return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=cursor)
+
+
+@dg.sensor(
+    job=daily_batch,
+    minimum_interval_seconds=60,
+    description="Days with landed events that the batch has not seen, however old, are computed again, in one run.",
+)
+def touched_days_sensor(
+    context: dg.SensorEvaluationContext, ledger: LedgerResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Ask for the touched days, and the days whose baselines they are part of."""
+    newest, settled = ledger.open().newest_landing_per_day(), ledger.open().settled_through()
+    pending = pending_days(newest, settled, reach=ID_REACH_DAYS)
+    if not pending:
+        return dg.SkipReason("Every landed event has been computed.")
+    if _is_running(context, "daily_batch"):
+        return dg.SkipReason("A batch is under way.")
+    requests = [
+        dg.RunRequest(run_key=f"touched:{days.first}:{days.last}:{max(newest.values())}", tags=range_tags(days))
+        for days in affected_ranges(pending, set(settled))
+    ]
+    return dg.SensorResult(run_requests=requests)
+
+
+@dg.run_failure_sensor(
+    name="failed_run_alert",
+    description="A failed run becomes an alert record in the ledger.",
+)
+def failed_run_alert(context: dg.RunFailureSensorContext, ledger: LedgerResource) -> None:
+    """One record a run, whatever how often the daemon looks."""
+    run = context.dagster_run
+    ledger.open().raise_alert(
+        AlertRecord(
+            key=f"run_failed:{run.run_id}",
+            kind="batch_failed",
+            severity="critical",
+            subject=f"The job {run.job_name} failed",
+            detail={
+                "run_id": run.run_id,
+                "job": run.job_name,
+                "partition": run.tags.get("dagster/partition") or run.tags.get("dagster/asset_partition_range_start"),
+                "error": (context.failure_event.message or "")[:1000],
+            },
+            raised_at=utc_now(),
+        )
+    )
+
+
+@dg.op(description="Merge small files and delete those no reader needs any more.")
+def maintain_tables(context: dg.OpExecutionContext, lake: LakeResource) -> None:
+    """Keeps a week of versions for time travel."""
+    tables = lake.open()
+    for table in ALL_TABLES:
+        merged, removed = tables.compact(table), tables.vacuum(table, RETENTION_HOURS)
+        context.log.info(f"{table.name}: {merged.get('numFilesRemoved', 0)} files merged, {len(removed)} deleted")
+
+
+@dg.job(description="Compact and vacuum the lake; versions of the last seven days stay readable.")
+def maintain_lake() -> None:
+    maintain_tables()
+
+
+maintenance_schedule = dg.ScheduleDefinition(
+    name="maintenance_schedule", job=maintain_lake, cron_schedule="30 4 * * 0", execution_timezone="UTC"
+)
+
+
+def affected_ranges(pending: list[date], settled: set[date]) -> list[DayRange]:
+    """Touched days and the settled days whose baseline they belong to, as few ranges as their gaps allow. Pure."""
+    affected = set(pending)
+    for day in pending:
+        affected |= {later for n in range(1, LOOKBACK_DAYS + 1) if (later := day + timedelta(days=n)) in settled}
+    ranges: list[DayRange] = []
+    for day in sorted(affected):
+        if ranges and (day - ranges[-1].last).days <= LOOKBACK_DAYS:
+            ranges[-1] = DayRange(ranges[-1].first, day)
+        else:
+            ranges.append(DayRange(day, day))
+    return ranges
+
+
+def _is_running(context: dg.SensorEvaluationContext, job: str) -> bool:
+    active: list[Any] = [
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+    ]
+    return bool(context.instance.get_runs(dg.RunsFilter(job_name=job, statuses=active), limit=1))

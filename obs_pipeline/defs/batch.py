@@ -1,0 +1,105 @@
+"""The daily batch as one call: the Dagster job ``daily_batch`` over a range of days, in this process.
+
+Runs against the project's own instance, so that the page shows it like any other run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+import dagster as dg
+
+from obs_pipeline.defs.instance import open_instance
+from obs_pipeline.defs.partitions import range_tags
+from obs_pipeline.defs.resources import Progress, utc_now
+from obs_pipeline.errors import ObsError
+from obs_pipeline.settings import Settings
+from obs_pipeline.storage.lake import DayRange
+from obs_pipeline.storage.ledger import AlertRecord, Ledger
+
+
+class BatchFailed(ObsError):
+    """The batch stopped; the message says at which step and why."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class FailedCheck:
+    """One asset check that did not pass."""
+
+    asset: str
+    name: str
+    blocking: bool
+    offences: int
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """How a run went."""
+
+    run_id: str
+    days: DayRange
+    duration: timedelta
+    failed_checks: Sequence[FailedCheck]
+
+
+def run_batch(settings: Settings, days: DayRange, listener: Callable[[str, DayRange, DayRange], None]) -> BatchRun:
+    """Compute the days, all assets, in one run. ``listener`` hears (step, chunk, days) as they are done.
+
+    Raises:
+        BatchFailed: a step failed or a blocking check did not pass. An alert record is in the ledger.
+    """
+    from obs_pipeline.definitions import defs
+
+    started = monotonic()
+    with open_instance(settings) as instance:
+        result = defs.get_job_def("daily_batch").execute_in_process(
+            instance=instance,
+            tags=range_tags(days),
+            raise_on_error=False,
+            resources={"progress": Progress(listener)},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+    failed = [_failed_check(one) for one in result.get_asset_check_evaluations() if not one.passed]
+    if not result.success:
+        raise _failure(settings, result, failed)
+    return BatchRun(result.run_id, days, timedelta(seconds=monotonic() - started), failed)
+
+
+def _failed_check(evaluation: dg.AssetCheckEvaluation) -> FailedCheck:
+    offences = evaluation.metadata.get("offences")
+    count = int(str(offences.value)) if offences is not None else 0
+    key = evaluation.asset_check_key
+    return FailedCheck(key.asset_key.to_user_string(), key.name, evaluation.blocking, count)
+
+
+def _failure(settings: Settings, result: dg.ExecuteInProcessResult, failed: Sequence[FailedCheck]) -> BatchFailed:
+    blocking = [check for check in failed if check.blocking]
+    if blocking:
+        cause = "; ".join(f"{check.asset}: {check.name} ({check.offences} offences)" for check in blocking)
+    else:
+        cause = "; ".join(_reason(event) for event in result.all_events if event.is_step_failure) or "no step ran"
+    Ledger(settings.ledger).raise_alert(
+        AlertRecord(
+            key=f"run_failed:{result.run_id}",
+            kind="batch_failed",
+            severity="critical",
+            subject="The job daily_batch failed",
+            detail={"run_id": result.run_id, "job": "daily_batch", "error": cause[:1000]},
+            raised_at=utc_now(),
+        )
+    )
+    return BatchFailed(f"The batch stopped: {cause}. Run {result.run_id} on the Dagster page has the whole story.")
+
+
+def _reason(event: Any) -> str:
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    first_line = (error.message if error is not None else "unknown").strip().splitlines()[0]
+    return f"{event.step_key}: {first_line}"

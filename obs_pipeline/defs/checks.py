@@ -1,0 +1,110 @@
+"""Asset checks: which proofs guard which table, and how their outcome is shown.
+
+``CHECKS`` is the whole list; an asset declares its specs from it and answers each of them in its own run. Blocking
+checks stop everything downstream when they fail; the others warn.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import dagster as dg
+
+from obs_pipeline.defs.stories import markdown_table
+from obs_pipeline.storage.proofs import Proof
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One check of one table."""
+
+    name: str
+    description: str
+    blocking: bool
+
+
+_UNIQUE: Final = Guard("unique_keys", "No key stands twice.", blocking=True)
+_SCHEMA: Final = Guard("schema", "The stored columns and types are the declared ones.", blocking=True)
+_MONEY: Final = Guard(
+    "money_and_calls_conserved", "Cost, tokens and calls add up to the table before, exactly, day by day.", blocking=True
+)
+
+CHECKS: Final[Mapping[str, tuple[Guard, ...]]] = {
+    "usage_events": (
+        Guard(
+            "rows_in_equal_rows_out",
+            "For each file and day: rows read = events + rejected + duplicates.",
+            blocking=True,
+        ),
+        _UNIQUE,
+        _SCHEMA,
+        Guard("unpriced_share", "Few calls are without a price.", blocking=False),
+        Guard("mispriced_calls", "Reported costs agree with the list prices.", blocking=False),
+        Guard("sources_are_fresh", "Every source was heard of recently.", blocking=False),
+    ),
+    "usage_hourly": (
+        _MONEY,
+        _UNIQUE,
+        _SCHEMA,
+        Guard("no_negative_totals", "No total is below zero; costs may be, where a credit was booked.", blocking=True),
+    ),
+    "usage_daily": (_MONEY, _UNIQUE, _SCHEMA),
+    "baselines": (_UNIQUE, _SCHEMA),
+    "anomalies": (_UNIQUE, _SCHEMA),
+    "mart_spend": (_MONEY, _UNIQUE, _SCHEMA),
+    "mart_leaderboard": (_MONEY, _UNIQUE, _SCHEMA),
+    "mart_data_quality": (
+        Guard("accounts_for_every_event", "Accepted rows are the events, exactly, day by day.", blocking=True),
+        _UNIQUE,
+        _SCHEMA,
+    ),
+}
+
+
+def specs(asset: str) -> list[dg.AssetCheckSpec]:
+    """The declarations of an asset's checks."""
+    return [
+        dg.AssetCheckSpec(guard.name, asset=asset, description=guard.description, blocking=guard.blocking)
+        for guard in CHECKS[asset]
+    ]
+
+
+class Evidence:
+    """Collects the proofs of an asset, chunk by chunk, and answers with one result a check."""
+
+    def __init__(self, asset: str) -> None:
+        self._asset = asset
+        self._proofs: dict[str, list[Proof]] = defaultdict(list)
+
+    def add(self, check: str, proof: Proof) -> None:
+        self._proofs[check].append(proof)
+
+    def results(self) -> list[dg.AssetCheckResult]:
+        return [self._result(guard) for guard in CHECKS[self._asset]]
+
+    def _result(self, guard: Guard) -> dg.AssetCheckResult:
+        proofs = self._proofs[guard.name]
+        offences = sum(proof.offences for proof in proofs)
+        examples = [row for proof in proofs for row in proof.examples][:10]
+        metadata: dict[str, object] = {"offences": offences}
+        if examples:
+            columns = list(examples[0])
+            shown = markdown_table(columns, [[row.get(column) for column in columns] for row in examples])
+            metadata["examples"] = dg.MetadataValue.md(shown)
+        return dg.AssetCheckResult(
+            asset_key=self._asset,
+            check_name=guard.name,
+            passed=bool(proofs) and offences == 0,
+            severity=dg.AssetCheckSeverity.ERROR if guard.blocking else dg.AssetCheckSeverity.WARN,
+            description=None if proofs else "The step ended before this was checked.",
+            metadata=metadata,
+        )
+
+
+def as_proof(offences: Iterable[Mapping[str, object]]) -> Proof:
+    """A proof from the offences themselves."""
+    found = list(offences)
+    return Proof(len(found), found[:10])

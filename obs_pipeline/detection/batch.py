@@ -1,0 +1,37 @@
+"""Detection over the lake: read the usage of some days and of the look-back, detect, replace the days' results."""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from obs_pipeline.detection.config import AnomalyDetectionConfig
+from obs_pipeline.detection.detect import Detection, detect_anomalies
+from obs_pipeline.detection.tables import ANOMALIES, BASELINES
+from obs_pipeline.storage.engine import load_sql
+from obs_pipeline.storage.lake import DayRange, Lake
+from obs_pipeline.usage.tables import USAGE_DAILY, USAGE_EVENTS, USAGE_HOURLY
+
+
+def detect_days(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange, config: AnomalyDetectionConfig
+) -> Detection:
+    """Baselines and anomalies of the days, from usage that is already in the lake; written to it, and returned."""
+    window = days.widened(before=config.history_days)
+    lake.view(connection, USAGE_HOURLY, window)
+    lake.view(connection, USAGE_DAILY, window)
+    lake.view(connection, USAGE_EVENTS, days)
+    detection = detect_anomalies(
+        hourly=_read(connection, "series_hourly"),
+        daily=_read(connection, "series_daily"),
+        days=(days.first, days.last),
+        config=config,
+        evidence=_read(connection, "evidence"),
+    )
+    lake.replace(BASELINES, days, lambda _version: detection.baselines)
+    lake.replace(ANOMALIES, days, lambda _version: detection.anomalies)
+    return detection
+
+
+def _read(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    return connection.sql(load_sql("obs_pipeline.detection", query)).to_arrow_table()

@@ -1,0 +1,183 @@
+"""What an operator may set about anomaly detection, and how the file is read.
+
+Holds the settings, their limits and their defaults. No statistics, no reading of the environment: the path of the
+file is passed in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from obs_pipeline.errors import ObsError
+
+Metric = Literal["cost", "tokens", "errors", "latency"]
+Grain = Literal["day", "hour"]
+Method = Literal["zscore", "iqr"]
+
+METRICS: tuple[Metric, ...] = get_args(Metric)
+GRAINS: tuple[Grain, ...] = get_args(Grain)
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class DetectionConfigError(ObsError):
+    """The detection settings cannot be used; the message names the file, the field and the rule."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _without_repeats(chosen: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(chosen)) != len(chosen):
+        raise ValueError("each may be listed once")
+    return chosen
+
+
+class Thresholds(_Settings):
+    """How many sigmas away from its baseline a value must be for each severity."""
+
+    info: Positive = 2.0
+    warning: Positive = 3.0
+    critical: Positive = 5.0
+
+    @model_validator(mode="after")
+    def _rise(self) -> Thresholds:
+        if not self.info <= self.warning <= self.critical:
+            raise ValueError("info, warning and critical must rise in this order")
+        return self
+
+
+class GrainMethods(_Settings):
+    """The detector of each grain. Hours are compared with the same hour of the day, days with the days before."""
+
+    day: Method = "zscore"
+    hour: Method = "zscore"
+
+
+class GrainFloors(_Settings):
+    """The smallest difference from the baseline worth a person's time, for one day and for one hour."""
+
+    day: Positive
+    hour: Positive
+
+
+class Materiality(_Settings):
+    """What a deviation must amount to before it is reported, however many sigmas it is.
+
+    ``cost`` in USD, ``tokens`` in tokens, ``errors`` in failed calls above the expected number, ``latency`` in
+    milliseconds of p95; ``relative`` is a share of the baseline that must be exceeded as well.
+    """
+
+    cost: GrainFloors = GrainFloors(day=2.0, hour=1.0)
+    tokens: GrainFloors = GrainFloors(day=600_000, hour=300_000)
+    errors: GrainFloors = GrainFloors(day=5, hour=3)
+    latency: GrainFloors = GrainFloors(day=250, hour=500)
+    relative: NotNegative = 0.25
+
+    def floor(self, metric: Metric, grain: Grain) -> float:
+        """The floor of one metric at one grain, in the metric's own unit."""
+        floors: GrainFloors = getattr(self, metric)
+        return floors.day if grain == "day" else floors.hour
+
+
+class MinimumCalls(_Settings):
+    """How many calls a day or an hour needs before its error rate or its p95 latency means anything."""
+
+    errors: Annotated[int, Field(ge=1)] = 20
+    latency: Annotated[int, Field(ge=1)] = 20
+
+
+class PriceContradiction(_Settings):
+    """From how many USD reported above list price a contradiction between the two is an anomaly of its own.
+
+    Only costs above the list price count: below it are discounts, free tiers and subscriptions.
+    """
+
+    warning: Positive = 1.0
+    critical: Positive = 10.0
+
+    @model_validator(mode="after")
+    def _rise(self) -> PriceContradiction:
+        if self.warning > self.critical:
+            raise ValueError("warning must not be above critical")
+        return self
+
+
+class AnomalyDetectionConfig(_Settings):
+    """Everything that decides what is reported as an anomaly."""
+
+    enabled: bool = True
+    metrics: Annotated[tuple[Metric, ...], AfterValidator(_without_repeats)] = METRICS
+    grains: Annotated[tuple[Grain, ...], AfterValidator(_without_repeats)] = GRAINS
+    method: GrainMethods = GrainMethods()
+    thresholds: Thresholds = Thresholds()
+    lookback_days: Annotated[int, Field(ge=2, le=366)] = 28
+    minimum_data_points: Annotated[int, Field(ge=2)] = 7
+    minimum_calls: MinimumCalls = MinimumCalls()
+    source_silence_hours: Annotated[int, Field(ge=0, le=168)] = 6
+    regular_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    materiality: Materiality = Materiality()
+    price_contradiction: PriceContradiction = PriceContradiction()
+
+    @model_validator(mode="after")
+    def _learnable(self) -> AnomalyDetectionConfig:
+        if self.minimum_data_points > self.lookback_days:
+            raise ValueError(
+                f"minimum_data_points ({self.minimum_data_points}) can never be reached "
+                f"within lookback_days ({self.lookback_days})"
+            )
+        return self
+
+    @property
+    def history_days(self) -> int:
+        """How many days before the first tested day the usage tables must hold.
+
+        The look-back window, and the day before it when the silence of a source is measured across midnight.
+        """
+        return self.lookback_days + -(-self.source_silence_hours // 24)
+
+
+def load_detection_config(path: Path) -> AnomalyDetectionConfig:
+    """Read the settings from a YAML file; an empty file means the defaults.
+
+    Raises :class:`DetectionConfigError` naming the file and the line or field when it cannot be read or is invalid.
+    """
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DetectionConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise DetectionConfigError(f"{path}{_line(error)}: not valid YAML: {_problem(error)}") from error
+    if content is not None and not isinstance(content, dict):
+        raise DetectionConfigError(f"{path}: must be a mapping of settings, for example 'lookback_days: 28'")
+    try:
+        return AnomalyDetectionConfig.model_validate(content or {})
+    except ValidationError as error:
+        raise DetectionConfigError(f"{path}: {_explain(error)}") from error
+
+
+def _line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}" if mark is not None else ""
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    return str(getattr(error, "problem", None) or "unreadable")
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(_explain_field(dict(one)) for one in error.errors())
+
+
+def _explain_field(one: dict[str, Any]) -> str:
+    field = ".".join(str(part) for part in one["loc"])
+    if one["type"] == "extra_forbidden":
+        return f"{field}: there is no such setting; remove it or mend its spelling"
+    message = str(one["msg"]).removeprefix("Value error, ")
+    return f"{field}: {message} (found {one['input']!r})" if field else message

@@ -1,0 +1,319 @@
+"""Detection over a range of days: usage tables in, baselines and anomalies out.
+
+Holds the order of the steps and how their arrays become tables; each step itself lives in its own module. A day's
+result depends only on the usage of that day and of the look-back before it, so computing days one by one or a whole
+range at once gives identical tables. No files, no clock, no settings but those passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from obs_pipeline.detection import metrics, scoring
+from obs_pipeline.detection.config import GRAINS, METRICS, AnomalyDetectionConfig, Grain, Metric
+from obs_pipeline.detection.explain import Evidence, Finding, explain
+from obs_pipeline.detection.judging import Judged, judge
+from obs_pipeline.detection.models import (
+    BASELINE_SCHEMA,
+    SEVERITIES,
+    TIME,
+    Anomaly,
+    Rule,
+    Severity,
+    anomalies_to_table,
+    anomaly_id,
+)
+from obs_pipeline.detection.panel import HOUR_US, Panel, build_panel
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_EPOCH: Final = datetime(1970, 1, 1)
+_DAY_US: Final = 24 * HOUR_US
+_BLOCK: Final = 1 << 40  # more rows than one day of one grain can have
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Tables of ``BASELINE_SCHEMA`` and ``ANOMALY_SCHEMA``, ordered by day, grain, series, metric and time."""
+
+    baselines: pa.Table
+    anomalies: pa.Table
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One metric at one grain, judged. Arrays are (series, point, tested day)."""
+
+    panel: Panel
+    grain: Grain
+    metric: Metric
+    judged: Judged
+
+    @property
+    def lookback(self) -> int:
+        return self.panel.days - self.judged.observed.shape[2]
+
+    def rows(self, chosen: npt.NDArray[np.bool_]) -> _Rows:
+        """The chosen values and where each of them belongs in the order of the tables."""
+        flat = np.flatnonzero(chosen)
+        series, point, tested = np.unravel_index(flat, chosen.shape)
+        grain, metric = GRAINS.index(self.grain), METRICS.index(self.metric)
+        within_day = (series * len(METRICS) + metric) * 24 + point
+        return _Rows(
+            flat=flat,
+            series=series,
+            day=self.panel.first_day + self.lookback + tested,
+            point=point,
+            cell=(series * self.panel.points + point) * self.panel.days + self.lookback + tested,
+            order=(tested * len(GRAINS) + grain) * _BLOCK + within_day,
+        )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some values of a block: their place in its arrays, in the panel, in time and in the order of the tables."""
+
+    flat: Ints
+    series: Ints
+    day: Ints
+    point: Ints
+    cell: Ints
+    order: Ints
+
+    def time_us(self) -> Ints:
+        return self.day * _DAY_US + self.point * HOUR_US
+
+
+def detect_anomalies(
+    hourly: pa.Table,
+    daily: pa.Table,
+    days: tuple[date, date],
+    config: AnomalyDetectionConfig,
+    evidence: pa.Table | None = None,
+) -> Detection:
+    """Baselines and anomalies of the days ``days[0]`` … ``days[1]`` (inclusive, UTC).
+
+    ``hourly`` and ``daily`` are ``usage_hourly`` and ``usage_daily`` from ``config.history_days`` before the first day
+    on; earlier and later rows are ignored, missing ones are unknown. ``evidence`` holds the worst single calls as
+    ``sql/evidence.sql`` finds them; with it the reasons name calls. Disabled detection gives empty tables.
+    """
+    tables: dict[Grain, pa.Table] = {"day": daily, "hour": hourly}
+    blocks = [
+        _Block(panel, grain, metric, judge(panel, metric, grain, config))
+        for grain, panel in _panels(tables, days, config)
+        for metric in METRICS
+        if metric in config.metrics
+    ]
+    calls = Evidence(evidence)
+    placed = [placed for block in blocks for placed in _anomalies(block, config, calls)]
+    ordered = [anomaly for _, anomaly in sorted(placed, key=lambda one: one[0])]
+    return Detection(_baselines(blocks), anomalies_to_table(ordered))
+
+
+def _panels(
+    tables: dict[Grain, pa.Table], days: tuple[date, date], config: AnomalyDetectionConfig
+) -> list[tuple[Grain, Panel]]:
+    first, last = days
+    if not config.enabled or last < first:
+        return []
+    start = first - timedelta(days=config.lookback_days)
+    return [
+        (
+            grain,
+            build_panel(
+                tables[grain],
+                grain,
+                start,
+                last,
+                silence_hours=config.source_silence_hours,
+                latency_calls=config.minimum_calls.latency,
+            ),
+        )
+        for grain in GRAINS
+        if grain in config.grains
+    ]
+
+
+# ---- baselines ------------------------------------------------------------------------------------------------
+
+
+def _baselines(blocks: Sequence[_Block]) -> pa.Table:
+    if not blocks:
+        return BASELINE_SCHEMA.empty_table()
+    rows = [block.rows(~np.isnan(block.judged.observed)) for block in blocks]
+    order = np.argsort(np.concatenate([some.order for some in rows]), kind="stable")
+
+    def gather(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        return np.concatenate(parts)[order]
+
+    def values(name: str) -> npt.NDArray[Any]:
+        return gather([getattr(b.judged, name).reshape(-1)[r.flat] for b, r in zip(blocks, rows, strict=True)])
+
+    def words(names: Sequence[str], of_block: Sequence[int]) -> Any:
+        counts = [some.flat.size for some in rows]
+        codes = np.repeat(np.array(of_block, dtype=np.int32), counts)[order]
+        return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())).cast(pa.string())
+
+    identities, series = _identities(blocks, rows)
+    identity = identities.take(pa.array(gather(series)))
+    expected = values("expected")
+    learned = ~np.isnan(expected)
+    columns: dict[str, Any] = {
+        "dt": pa.array(gather([some.day for some in rows]).astype(np.int32), pa.date32()),
+        "grain": words(GRAINS, [GRAINS.index(block.grain) for block in blocks]),
+        "time": pa.array(gather([some.time_us() for some in rows])).cast(TIME),
+        "org": identity["org"],
+        "project": identity["project"],
+        "agent": identity["agent"],
+        "metric": words(METRICS, [METRICS.index(block.metric) for block in blocks]),
+        "observed": values("observed"),
+        "expected": pa.array(expected, mask=~learned),
+        **{name: pa.array(values(name), mask=~learned) for name in ("lower", "upper", "deviation")},
+        "points": values("points").astype(np.int32),
+        "state": pa.DictionaryArray.from_arrays(learned.astype(np.int32), ["learning", "ok"]).cast(pa.string()),
+    }
+    return pa.table(columns, schema=BASELINE_SCHEMA)
+
+
+def _identities(blocks: Sequence[_Block], rows: Sequence[_Rows]) -> tuple[pa.Table, list[Ints]]:
+    """The series of all panels in one table, and the row of it for each value of each block."""
+    panels = list({id(block.panel): block.panel for block in blocks}.values())
+    starts = np.cumsum([0, *(panel.series.num_rows for panel in panels)])
+    start_of = {id(panel): int(start) for panel, start in zip(panels, starts[:-1], strict=True)}
+    series = [some.series + start_of[id(block.panel)] for block, some in zip(blocks, rows, strict=True)]
+    return pa.concat_tables([panel.series for panel in panels]).combine_chunks(), series
+
+
+# ---- anomalies ------------------------------------------------------------------------------------------------
+
+
+def _anomalies(
+    block: _Block, config: AnomalyDetectionConfig, evidence: Evidence
+) -> list[tuple[int, Anomaly]]:
+    """The anomalies of one block, each with its place in the order."""
+    judged, metric, grain = block.judged, block.metric, block.grain
+    floor = config.materiality.floor(metric, grain)
+    excess = metrics.excess(metric, judged.observed, judged.expected, judged.exposure)
+    usual = metrics.excess(metric, judged.expected, np.zeros(1), judged.exposure)
+    counts = (excess > 0) | judged.drops
+    material = counts & (np.abs(excess) >= config.materiality.relative * np.abs(usual))
+    stake = np.where(material, np.abs(excess) / floor, 0.0)
+    by_deviation = scoring.severity_ranks(judged.deviation, stake, config.thresholds)
+
+    overcharge = _overcharge(block)
+    by_price = scoring.price_ranks(overcharge, config.price_contradiction)
+    ranks = np.maximum(by_deviation, by_price)
+
+    rows = block.rows(ranks > 0)
+    at = rows.flat
+
+    def chosen(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return values.reshape(-1)[at]
+
+    price_decides = (chosen(by_price) > 0) & (chosen(by_price) >= chosen(by_deviation))
+    deviation, observed = chosen(judged.deviation), chosen(judged.observed)
+    # A contradicted price is no matter of sigmas: it weighs as much as the threshold of a critical deviation.
+    sigmas = np.where(price_decides, np.fmax(np.abs(deviation), config.thresholds.critical), deviation)
+    stakes = np.fmax(chosen(stake), chosen(overcharge) / floor)
+    scores = scoring.scores(sigmas, stakes, chosen(ranks))
+    confidences = np.where(
+        price_decides,
+        scoring.price_confidences(observed, chosen(overcharge)),
+        scoring.confidences(deviation, chosen(judged.points), grain),
+    )
+    findings = _findings(block, rows, price_decides, chosen(overcharge))
+    calls = evidence.of((finding.series, grain, finding.time) for finding in findings)
+    method: Rule = config.method.day if grain == "day" else config.method.hour
+    ranked = zip(rows.order, findings, chosen(ranks), scores, confidences, strict=True)
+    return [
+        (
+            int(order),
+            _anomaly(
+                finding,
+                explain(finding, calls.get((finding.series, grain, finding.time), {})),
+                severity=SEVERITIES[rank - 1],
+                score=round(float(score), 2),
+                confidence=round(float(confidence), 3),
+                method="list_price" if finding.by_price else method,
+            ),
+        )
+        for order, finding, rank, score, confidence in ranked
+    ]
+
+
+def _overcharge(block: _Block) -> Floats:
+    """USD reported above list price in calls that contradict it; zero where there are none, and but for cost."""
+    tested = block.judged.observed
+    if block.metric != "cost":
+        return np.zeros(tested.shape)
+    sums = block.panel.sums
+    above = block.panel.spread(sums["contradicted_cost"] - sums["contradicted_list_cost"])
+    return np.maximum(np.nan_to_num(above[..., block.lookback :]), 0.0)
+
+
+def _findings(block: _Block, rows: _Rows, by_price: npt.NDArray[np.bool_], overcharge: Floats) -> list[Finding]:
+    def sums(name: str) -> list[float]:
+        return [float(value) for value in np.nan_to_num(block.panel.at(name, rows.cell))]
+
+    def judged(name: str) -> list[float | None]:
+        values = getattr(block.judged, name).reshape(-1)[rows.flat]
+        return [None if np.isnan(value) else float(value) for value in values]
+
+    identities = block.panel.series.take(pa.array(rows.series)).to_pylist()
+    columns: dict[str, list[Any]] = {
+        "series": [(one["org"], one["project"], one["agent"]) for one in identities],
+        "time": [_EPOCH + timedelta(microseconds=moment) for moment in rows.time_us().tolist()],
+        **{name: judged(name) for name in ("observed", "expected", "lower", "upper", "deviation")},
+        "points": block.judged.points.reshape(-1)[rows.flat].tolist(),
+        "calls": sums("calls"),
+        "errors": sums("errors"),
+        "overcharge": overcharge.tolist(),
+        "list_cost": sums("contradicted_list_cost"),
+        "mispriced_calls": sums("mispriced_calls"),
+        "by_price": by_price.tolist(),
+    }
+    return [
+        Finding(metric=block.metric, grain=block.grain, **dict(zip(columns, values, strict=True)))
+        for values in zip(*columns.values(), strict=True)
+    ]
+
+
+def _anomaly(
+    finding: Finding,
+    explanation: tuple[str, dict[str, Any]],
+    *,
+    severity: Severity,
+    score: float,
+    confidence: float,
+    method: Rule,
+) -> Anomaly:
+    org, project, agent = finding.series
+    reason, context = explanation
+    return Anomaly(
+        id=anomaly_id(org, project, agent, finding.metric, finding.grain, finding.time),
+        timestamp=finding.time,
+        org=org,
+        project=project,
+        agent=agent,
+        metric=finding.metric,
+        grain=finding.grain,
+        severity=severity,
+        score=score,
+        confidence=confidence,
+        baseline=finding.expected if finding.expected is not None else finding.list_cost,
+        observed=finding.observed,
+        deviation=finding.deviation,
+        lower=finding.lower,
+        upper=finding.upper,
+        method=method,
+        reason=reason,
+        context=context,
+    )

@@ -1,0 +1,175 @@
+"""The detectors: arrays in, arrays out. History and the tested value are separate arguments, so no value can be
+part of its own baseline and no detector can look ahead.
+
+Holds trailing windows, z-score and IQR baselines, and the spread that bursts suggest. Knows nothing of metrics,
+money, files or settings; every result depends on its own window alone, so any split of series or days gives the
+same numbers.
+
+Shapes: ``history`` is (..., window), ``observed`` and every result are (...). NaN means unknown; infinities count as
+enormous. Deviations are in sigmas and limited to ±:data:`LARGEST_DEVIATION`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+LARGEST_DEVIATION: Final = 1e6
+WINSORISED_SHARE: Final = 0.05
+"""Share of the history, rounded up to whole values, that is pulled in at either end before mean and spread."""
+
+_LARGEST_VALUE: Final = 1e100  # its square still fits a float
+_NORMAL_IQR: Final = 1.3489795003921634  # interquartile range of the standard normal distribution
+
+
+class Baseline(NamedTuple):
+    """What was to be expected, and how far the observed value is from it. NaN while learning.
+
+    ``lower`` and ``upper`` are ``expected`` ∓ ``width`` spreads; ``n`` counts the known values of the history.
+    """
+
+    expected: Floats
+    spread: Floats
+    lower: Floats
+    upper: Floats
+    deviation: Floats
+    n: Ints
+
+
+Detector = Callable[..., Baseline]
+
+
+def trailing(values: Floats, window: int) -> Floats:
+    """The ``window`` values before each value, shape (..., time, window); before the first value all is unknown."""
+    unknown = np.full((*values.shape[:-1], window), np.nan)
+    padded = np.concatenate([unknown, values], axis=-1)
+    views = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)
+    return views[..., : values.shape[-1], :]
+
+
+def zscore(
+    history: Floats,
+    observed: Floats,
+    min_points: int,
+    *,
+    floor: npt.ArrayLike = 0.0,
+    relative: float = 0.0,
+    width: float = 2.0,
+) -> Baseline:
+    """Distance from the mean of the history in standard deviations, both winsorised.
+
+    The top and bottom ``ceil(5 %)`` of the known values take the value of their inner neighbour, so one outlier in
+    the history widens nothing and the days after it are judged as before. The spread is the winsorised standard
+    deviation divided by the share left untouched (Yuen, Biometrika 61, 1974), times ``sqrt(1 + 1/n)`` for the
+    uncertainty of the mean, and never below ``floor`` nor below ``relative`` × |expected|.
+    """
+    ordered, n = _ordered(history)
+    pulled = np.minimum(np.ceil(WINSORISED_SHARE * n).astype(np.int64), np.maximum(n - 1, 0) // 2)
+    lowest = np.clip(_at(ordered, pulled), -_LARGEST_VALUE, _LARGEST_VALUE)
+    highest = np.clip(_at(ordered, n - 1 - pulled), -_LARGEST_VALUE, _LARGEST_VALUE)
+    kept = np.clip(ordered, lowest[..., None], highest[..., None])
+    known = np.arange(kept.shape[-1]) < n[..., None]
+    count = np.maximum(n, 1)
+    mean = np.where(known, kept, 0.0).sum(axis=-1) / count
+    # A constant history must give its own value back, not its mean give or take one rounding.
+    mean = np.clip(mean, lowest, highest)
+    squares = np.where(known, (kept - mean[..., None]) ** 2, 0.0).sum(axis=-1)
+    deviation = np.sqrt(squares / np.maximum(n - 1, 1))
+    spread = deviation / (1 - 2 * pulled / count) * np.sqrt(1 + 1 / count)
+    return _compare(observed, mean, spread, n, min_points, floor, relative, width)
+
+
+def iqr(
+    history: Floats,
+    observed: Floats,
+    min_points: int,
+    *,
+    floor: npt.ArrayLike = 0.0,
+    relative: float = 0.0,
+    width: float = 2.0,
+) -> Baseline:
+    """Distance from the median of the history; the spread is the interquartile range in units of a normal sigma.
+
+    Quartiles interpolate linearly between order statistics. Floors as in :func:`zscore`.
+    """
+    ordered, n = _ordered(history)
+    median = _quantile(ordered, n, 0.5)
+    ranges = _quantile(ordered, n, 0.75) - _quantile(ordered, n, 0.25)
+    spread = ranges / _NORMAL_IQR * np.sqrt(1 + 1 / np.maximum(n, 1))
+    return _compare(observed, median, spread, n, min_points, floor, relative, width)
+
+
+DETECTORS: Final[dict[str, Detector]] = {"zscore": zscore, "iqr": iqr}
+
+
+def active_share(history: Floats) -> Floats:
+    """The share of known values that are not zero; NaN without known values."""
+    known = (~np.isnan(history)).sum(axis=-1)
+    active = known - (history == 0).sum(axis=-1)
+    return np.where(known > 0, active / np.maximum(known, 1), np.nan)
+
+
+def burst_spread(history: Floats) -> Floats:
+    """The root mean square of the values that are not zero, its top ``ceil(5 %)`` pulled in; zero without any.
+
+    How large the bursts of a series usually are. A series that is mostly idle has a history of zeros whose spread
+    says nothing about the size of its next, perfectly normal burst; this does.
+    """
+    ordered, n = _ordered(np.where(history == 0, np.nan, np.abs(history)))
+    pulled = np.ceil(WINSORISED_SHARE * n).astype(np.int64)
+    highest = np.minimum(_at(ordered, n - 1 - pulled), _LARGEST_VALUE)
+    kept = np.minimum(ordered, highest[..., None])
+    known = np.arange(kept.shape[-1]) < n[..., None]
+    squares = np.where(known, kept**2, 0.0).sum(axis=-1)
+    return np.where(n > pulled, np.sqrt(squares / np.maximum(n, 1)), 0.0)
+
+
+def _ordered(history: Floats) -> tuple[Floats, Ints]:
+    """Known values in rising order, unknown ones last, and how many are known."""
+    return np.sort(history, axis=-1), (~np.isnan(history)).sum(axis=-1)
+
+
+def _at(ordered: Floats, positions: Ints) -> Floats:
+    """The order statistic at each position; NaN where there is none."""
+    inside = np.clip(positions, 0, ordered.shape[-1] - 1)
+    return np.take_along_axis(ordered, inside[..., None], axis=-1)[..., 0]
+
+
+def _quantile(ordered: Floats, n: Ints, share: float) -> Floats:
+    position = share * np.maximum(n - 1, 0)
+    below = np.floor(position).astype(np.int64)
+    left = np.clip(_at(ordered, below), -_LARGEST_VALUE, _LARGEST_VALUE)
+    right = np.clip(_at(ordered, np.minimum(below + 1, n - 1)), -_LARGEST_VALUE, _LARGEST_VALUE)
+    return left + (right - left) * (position - below)
+
+
+def _compare(
+    observed: Floats,
+    expected: Floats,
+    own_spread: Floats,
+    n: Ints,
+    min_points: int,
+    floor: npt.ArrayLike,
+    relative: float,
+    width: float,
+) -> Baseline:
+    learned = n >= min_points
+    expected = np.where(learned, expected, np.nan)
+    spread = np.maximum(np.maximum(own_spread, floor), relative * np.abs(expected))
+    distance = np.clip(observed, -_LARGEST_VALUE, _LARGEST_VALUE) - expected
+    # A flat history and no floor: anything else than its value is as far off as can be.
+    sigmas = np.divide(distance, spread, out=np.sign(distance) * LARGEST_DEVIATION, where=spread > 0)
+    return Baseline(
+        expected=expected,
+        spread=spread,
+        lower=expected - width * spread,
+        upper=expected + width * spread,
+        deviation=np.clip(sigmas, -LARGEST_DEVIATION, LARGEST_DEVIATION),
+        n=n,
+    )

@@ -1,0 +1,109 @@
+"""One metric of every series against its own past: windows → floor → detector, back in the metric's own unit.
+
+Holds how panel, metric rules and detectors fit together, in chunks that bound memory. No severities, no wording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from obs_pipeline.detection import metrics
+from obs_pipeline.detection.config import AnomalyDetectionConfig, Grain, Metric
+from obs_pipeline.detection.detectors import DETECTORS, active_share, burst_spread
+from obs_pipeline.detection.panel import Panel, Windows
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+BURST_WEIGHT: Final = 1.2
+"""How much of the size of its bursts an idle series takes for its spread: a warning is then some 13 times the usual
+burst (``(3 * 1.2) ** 2`` on the root scale)."""
+
+_CHUNK_VALUES: Final = 1_000_000
+"""Look-back values looked at in one go: enough for numpy, little for memory."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Arrays of (series, point, tested day): observed, expected and band in the metric's own unit.
+
+    ``deviation`` is in sigmas, ``points`` the known values of the look-back, ``exposure`` the calls behind the
+    observed value; ``drops`` says where the series is active so regularly that a drop would be unusual. Observed is
+    NaN where unknown; expected, band and deviation are NaN there and while learning.
+    """
+
+    observed: Floats
+    expected: Floats
+    lower: Floats
+    upper: Floats
+    deviation: Floats
+    points: Ints
+    drops: Bools
+    exposure: Floats
+
+
+def judge(panel: Panel, metric: Metric, grain: Grain, config: AnomalyDetectionConfig) -> Judged:
+    """Compare every known value of the days after the panel's look-back with the days before it."""
+    rule, lookback = metrics.RULES[metric], config.lookback_days
+    detector = DETECTORS[config.method.day if grain == "day" else config.method.hour]
+    grid = rule.scale.forward(panel.spread(metrics.cell_values(panel, metric, config)))
+    exposure = panel.spread(panel.sums[rule.exposure])[..., lookback:]
+    least = metrics.noise(metric, grain, exposure, config)
+    parts: list[tuple[Any, ...]] = []
+    for series in _chunks(panel, lookback):
+        windows = panel.windows(grid, lookback, series, idle_is_zero=rule.idles)
+        floor, drops = _bursts(windows, config.regular_share) if rule.idles else _no_bursts(windows)
+        baseline = detector(
+            windows.history,
+            windows.observed,
+            config.minimum_data_points,
+            floor=np.maximum(least[series], floor),
+            relative=rule.relative_spread,
+            width=config.thresholds.info,
+        )
+        parts.append((windows.observed, *baseline, drops))
+    observed, expected, _, lower, upper, deviation, points, drops = map(np.concatenate, zip(*parts, strict=True))
+    unknown = np.isnan(observed)
+    back = rule.scale.back
+    return Judged(
+        observed=back(observed),
+        expected=np.where(unknown, np.nan, back(expected)),
+        lower=np.where(unknown, np.nan, np.maximum(back(lower), 0.0)),
+        upper=np.where(unknown, np.nan, np.minimum(back(upper), rule.largest)),
+        deviation=deviation,
+        points=points,
+        drops=drops,
+        exposure=exposure,
+    )
+
+
+def _chunks(panel: Panel, lookback: int) -> Iterator[slice]:
+    """Slices of series small enough to hold all their windows at once; at least one, even of no series."""
+    count, points, days = panel.shape
+    size = max(1, _CHUNK_VALUES // (points * (days - lookback) * (lookback + 1)))
+    for start in range(0, max(count, 1), size):
+        yield slice(start, min(start + size, count))
+
+
+def _bursts(windows: Windows, regular_share: float) -> tuple[Floats, Bools]:
+    """The spread that a series borrows from the size of its bursts, and where it is regularly active.
+
+    Bursts are taken from all points of the day together, and count the more, the rarer the series is active at
+    this point of the day.
+    """
+    history = windows.history
+    count, points, tested, lookback = history.shape
+    of_series = history.transpose(0, 2, 1, 3).reshape(count, tested, points * lookback)
+    active = np.nan_to_num(active_share(history))
+    return BURST_WEIGHT * burst_spread(of_series)[:, None, :] * (1 - active), active >= regular_share
+
+
+def _no_bursts(windows: Windows) -> tuple[Floats, Bools]:
+    shape = windows.observed.shape
+    return np.zeros(shape), np.zeros(shape, dtype=bool)

@@ -1,0 +1,267 @@
+"""From usage rows to dense arrays: one row per series, one column per day or hour, NaN where nothing is known.
+
+Holds the shape of the data and the rule that tells a zero from an unknown. No statistics, no metrics, no settings.
+
+A series is an (org, project, agent). Arrays are (series, point, day): one point per day at daily grain, 24 at hourly
+grain, so that "the same point on the days before" is always the last axis.
+
+Zero or unknown
+---------------
+A time without rows is zero if a source of the series was alive then, unknown otherwise. A source is alive on a day
+when it sent any event that day; in an hour when it sent any event in that hour or in the ``silence_hours`` before.
+The sources of a series are those that sent its rows in the look-back. Before the first row of a series in the
+window (look-back and tested day) everything is unknown: a new agent was not idle, it did not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from obs_pipeline.detection.config import Grain
+from obs_pipeline.usage import latency
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+EPOCH: Final = date(1970, 1, 1)
+HOUR_US: Final = 3_600_000_000
+LATENCY_SHARE: Final = 0.95
+
+_NEVER: Final = np.iinfo(np.int64).max
+_SUMMED: Final = (
+    "calls",
+    "errors",
+    "input_tokens",
+    "output_tokens",
+    "cost",
+    "unpriced_calls",
+    "mispriced_calls",
+    "latency_calls",
+)
+
+
+class Windows(NamedTuple):
+    """Look-back and tested value of some series: (series, point, tested day, look-back) and without the last."""
+
+    history: Floats
+    observed: Floats
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Usage sums by series and time, sparse, and what is needed to spread them over the whole grid.
+
+    ``cells`` are the occupied positions of the (series, point, day) grid in rising order; each array of ``sums``
+    holds one value per cell, NaN where no row knew it. ``series`` is a table of org, project and agent, in order,
+    nulls first.
+    """
+
+    series: pa.Table
+    first_day: int
+    days: int
+    points: int
+    cells: Ints
+    sums: Mapping[str, Floats]
+    alive: Bools
+    sources: Ints
+    seen: Bools
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(series, points of a day, days)."""
+        return self.series.num_rows, self.points, self.days
+
+    def spread(self, values: Floats) -> Floats:
+        """One value per cell as the whole (series, point, day) grid, NaN elsewhere."""
+        grid = np.full(self.shape, np.nan)
+        grid.reshape(-1)[self.cells] = values
+        return grid
+
+    def at(self, name: str, positions: Ints) -> Floats:
+        """The sum at grid positions; NaN for a position without rows."""
+        if self.cells.size == 0:
+            return np.full(positions.shape, np.nan)
+        found = np.minimum(np.searchsorted(self.cells, positions), self.cells.size - 1)
+        return np.where(self.cells[found] == positions, self.sums[name][found], np.nan)
+
+    def windows(self, grid: Floats, lookback: int, series: slice, *, idle_is_zero: bool) -> Windows:
+        """The windows of some series of a grid; with ``idle_is_zero``, gaps are zero where the series was idle."""
+        windows = _sliding(grid[series], lookback)
+        if idle_is_zero:
+            windows = np.where(self._idle(lookback, series), 0.0, windows)
+        return Windows(windows[..., :-1], windows[..., -1])
+
+    def _present(self) -> Bools:
+        grid = np.zeros(self.shape, dtype=bool)
+        grid.reshape(-1)[self.cells] = True
+        return grid
+
+    def _idle(self, lookback: int, series: slice) -> Bools:
+        """Where a window has no rows although the series existed and one of its sources was alive."""
+        present = self._present()[series]
+        tested = self.days - lookback
+        clock = np.arange(self.days) * self.points + np.arange(self.points)[:, None]
+        first_rows = _next_row(present)[:, : tested * self.points : self.points]
+        started = _sliding(clock, lookback) >= first_rows[:, None, :, None]
+        alive = np.zeros(started.shape, dtype=bool)
+        for rank in range(self.sources.shape[1]):
+            source = self.sources[series, rank]
+            sent = _any_before(self.seen[series, rank], lookback)
+            alive |= sent[:, None, :, None] & _sliding(self.alive[source], lookback)
+        return started & alive & ~_sliding(present, lookback)
+
+
+def build_panel(
+    usage: pa.Table, grain: Grain, first: date, last: date, *, silence_hours: int, latency_calls: int
+) -> Panel:
+    """Sum usage rows (``usage_hourly`` or ``usage_daily``) into a panel of the days ``first`` … ``last``.
+
+    ``latency``, the p95 in milliseconds, is known for cells with at least ``latency_calls`` timed calls. Rows of the hours just before ``first`` only say which sources are alive. Sums are made exactly, as integers
+    and decimals, before they become floats, so the order of the rows never shows.
+    """
+    points = 24 if grain == "hour" else 1
+    first_day, days = _day_number(first), (last - first).days + 1
+    ticks = _ticks(usage, grain) - first_day * points
+    quiet = silence_hours if grain == "hour" else 0
+    source_codes, source_count = _codes(usage["source"])
+    heard = (ticks >= -quiet) & (ticks < days * points)
+    alive = _alive(source_codes[heard], source_count, ticks[heard], days * points, quiet)
+
+    inside = heard & (ticks >= 0)
+    usage, ticks, source_codes = usage.filter(pa.array(inside)), ticks[inside], source_codes[inside]
+    owners, series = _series(usage)
+    cell_of_row = (owners * points + ticks % points) * days + ticks // points
+    sources, seen = _sources(owners, source_codes, ticks // points, series.num_rows, source_count, days)
+    cells, sums = _sum(usage, cell_of_row)
+    sums["latency"] = _p95(usage, cell_of_row, cells, sums["latency_calls"] >= latency_calls)
+    return Panel(
+        series=series,
+        first_day=first_day,
+        days=days,
+        points=points,
+        cells=cells,
+        sums=sums,
+        alive=alive.reshape(source_count + 1, days, points).transpose(0, 2, 1),
+        sources=sources,
+        seen=seen,
+    )
+
+
+def _day_number(day: date) -> int:
+    return (day - EPOCH).days
+
+
+def _ticks(usage: pa.Table, grain: Grain) -> Ints:
+    """Days or hours since 1970 of every row."""
+    if grain == "day":
+        return _ints(usage["dt"].cast(pa.int32()))
+    return _ints(usage["hour"].cast(pa.timestamp("us")).cast(pa.int64())) // HOUR_US
+
+
+def _ints(column: Any) -> Ints:
+    numbers: Ints = column.to_numpy().astype(np.int64)
+    return numbers
+
+
+def _codes(column: Any) -> tuple[Ints, int]:
+    """Each value as its rank among the distinct values, null first as zero; and one more than the largest rank."""
+    encoded = pa.chunked_array(column.cast(pa.string())).combine_chunks().dictionary_encode()
+    values = encoded.dictionary
+    order = pc.sort_indices(values).to_numpy()
+    ranks = np.zeros(len(values) + 1, dtype=np.int64)
+    ranks[order] = np.arange(1, len(values) + 1)
+    indices = pc.fill_null(encoded.indices, len(values)).to_numpy().astype(np.int64)
+    return ranks[indices], len(values) + 1
+
+
+def _series(usage: pa.Table) -> tuple[Ints, pa.Table]:
+    """The series of each row, and the table of series in order."""
+    org, _ = _codes(usage["org"])
+    project, projects = _codes(usage["project"])
+    agent, agents = _codes(usage["agent"])
+    keys = (org * projects + project) * agents + agent
+    _, samples, owners = np.unique(keys, return_index=True, return_inverse=True)
+    identity = usage.select(["org", "project", "agent"]).take(pa.array(samples))
+    return owners.astype(np.int64), identity.cast(pa.schema([(name, pa.string()) for name in identity.column_names]))
+
+
+def _alive(sources: Ints, source_count: int, ticks: Ints, length: int, quiet: int) -> Bools:
+    """(source, time): sent something then or within ``quiet`` before. The last row, of no source, is never alive."""
+    sent = np.zeros((source_count + 1, quiet + length + 1), dtype=np.int64)
+    sent[sources, ticks + quiet + 1] = 1
+    running = np.cumsum(sent, axis=1)
+    return running[:, quiet + 1 :] > running[:, :length]
+
+
+def _sources(
+    owners: Ints, sources: Ints, day: Ints, series_count: int, source_count: int, days: int
+) -> tuple[Ints, Bools]:
+    """The sources of each series (series, rank), padded with the source that is never alive; and on which days
+    each of them sent rows of that series (series, rank, day)."""
+    pairs, pair_of_row = np.unique(owners * source_count + sources, return_inverse=True)
+    pair_owner = pairs // source_count
+    rank = np.arange(pairs.size) - np.searchsorted(pair_owner, pair_owner)
+    width = int(rank.max()) + 1 if pairs.size else 1
+    table = np.full((series_count, width), source_count, dtype=np.int64)
+    table[pair_owner, rank] = pairs % source_count
+    seen = np.zeros((series_count, width, days), dtype=bool)
+    seen[owners, rank[pair_of_row], day] = True
+    return table, seen
+
+
+def _sum(usage: pa.Table, cell_of_row: Ints) -> tuple[Ints, dict[str, Floats]]:
+    contradicted = pc.greater(pc.fill_null(usage["mispriced_calls"], 0), 0)
+    columns = {name: usage[name] for name in _SUMMED}
+    for name, source in (("contradicted_cost", "cost"), ("contradicted_list_cost", "list_cost")):
+        columns[name] = pc.if_else(contradicted, usage[source], pa.scalar(None, usage.schema.field(source).type))
+    rows = pa.table({"cell": cell_of_row, **columns})
+    totals = rows.group_by("cell").aggregate([(name, "sum") for name in columns])
+    cells = _ints(totals["cell"])
+    order = np.argsort(cells)
+    cells = cells[order]
+    sums = {name: _floats(totals[f"{name}_sum"])[order] for name in columns}
+    known_tokens = ~(np.isnan(sums["input_tokens"]) & np.isnan(sums["output_tokens"]))
+    tokens = np.nan_to_num(sums["input_tokens"]) + np.nan_to_num(sums["output_tokens"])
+    sums["tokens"] = np.where(known_tokens, tokens, np.nan)
+    return cells, sums
+
+
+def _p95(usage: pa.Table, cell_of_row: Ints, cells: Ints, enough: Bools) -> Floats:
+    """The 95th percentile of every cell with enough calls, from the merged histograms of its rows."""
+    owners = np.searchsorted(cells, cell_of_row)
+    worth = enough[owners]
+    histograms = latency.flatten(usage["latency_histogram"].filter(pa.array(worth)), owners[worth])
+    return latency.quantiles(histograms, cells.size, [LATENCY_SHARE])[:, 0]
+
+
+def _floats(column: Any) -> Floats:
+    numbers: Floats = column.cast(pa.float64()).to_numpy().astype(np.float64)
+    return numbers
+
+
+def _next_row(present: Bools) -> Ints:
+    """(series, time): the first time from here on at which the series has a row."""
+    by_time = present.transpose(0, 2, 1).reshape(present.shape[0], -1)
+    times = np.where(by_time, np.arange(by_time.shape[1]), _NEVER)
+    return np.minimum.accumulate(times[:, ::-1], axis=1)[:, ::-1]
+
+
+def _any_before(seen: Bools, lookback: int) -> Bools:
+    """(series, tested day): seen on any of the ``lookback`` days before."""
+    running = np.concatenate([np.zeros((seen.shape[0], 1), np.int64), np.cumsum(seen, axis=1)], axis=1)
+    return running[:, lookback:-1] > running[:, : -lookback - 1]
+
+
+def _sliding(grid: Any, lookback: int) -> Any:
+    """(..., tested day, look-back + 1): each tested day with the days before it, itself last."""
+    return np.lib.stride_tricks.sliding_window_view(grid, lookback + 1, axis=-1)
+

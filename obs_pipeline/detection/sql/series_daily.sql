@@ -1,0 +1,14 @@
+-- usage_daily → one row per source, agent and day: all that detection needs, without models and operations.
+SELECT
+    dt, source, org, project, agent,
+    CAST(sum(calls) AS BIGINT) AS calls,
+    CAST(sum(errors) AS BIGINT) AS errors,
+    CAST(sum(input_tokens) AS BIGINT) AS input_tokens,
+    CAST(sum(output_tokens) AS BIGINT) AS output_tokens,
+    CAST(sum(cost) AS DOUBLE) AS cost,
+    CAST(sum(unpriced_calls) AS BIGINT) AS unpriced_calls,
+    CAST(sum(mispriced_calls) AS BIGINT) AS mispriced_calls,
+    CAST(sum(latency_calls) AS BIGINT) AS latency_calls,
+    flatten(array_agg(latency_histogram) FILTER (WHERE latency_histogram IS NOT NULL)) AS latency_histogram
+FROM usage_daily
+GROUP BY dt, source, org, project, agent

@@ -1,0 +1,296 @@
+"""The lake: analytical tables as Delta Lake, one partition a UTC day.
+
+Knows how rows reach a disk or an object store and how the engine reads them. Knows nothing of what the tables mean:
+their schemas come from the rooms as ``LakeTable`` values. No SQL of the domain, no clock.
+
+A write is one Delta transaction: a reader sees all of it or none, a killed writer leaves nothing but files for
+``vacuum``. A read pins one version, so a view never mixes two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from obs_pipeline.errors import ObsError
+
+if TYPE_CHECKING:
+    import duckdb
+
+PARTITION: Final = "dt"
+_WRITE_ATTEMPTS: Final = 6
+_WRITER: Final = WriterProperties(compression="SNAPPY", max_row_group_size=262_144)
+
+
+class LakeError(ObsError):
+    """The lake cannot be read or written; the message says which table and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class LakeTable:
+    """A table's name, columns (``dt`` date32 among them), unique key and meaning."""
+
+    name: str
+    schema: pa.Schema
+    key: tuple[str, ...]
+    description: str
+
+    def __post_init__(self) -> None:
+        if self.schema.field(PARTITION).type != pa.date32():
+            raise ValueError(f"{self.name}: the column {PARTITION} must be date32")
+
+
+@dataclass(frozen=True)
+class DayRange:
+    """Whole UTC days from ``first`` to ``last``, both included."""
+
+    first: date
+    last: date
+
+    def __post_init__(self) -> None:
+        if self.last < self.first:
+            raise ValueError(f"{self.first} is after {self.last}")
+
+    def __len__(self) -> int:
+        return (self.last - self.first).days + 1
+
+    def __contains__(self, day: date) -> bool:
+        return self.first <= day <= self.last
+
+    def days(self) -> list[date]:
+        return [self.first + timedelta(days=n) for n in range(len(self))]
+
+    def widened(self, *, before: int = 0, after: int = 0) -> DayRange:
+        return DayRange(self.first - timedelta(days=before), self.last + timedelta(days=after))
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first} … {self.last}"
+
+
+def chunk_days(days: DayRange, rows: Mapping[date, int], target_rows: int) -> list[DayRange]:
+    """Split a range into runs of days of about ``target_rows`` rows each, so that memory stays flat.
+
+    A day is never split; empty days cost nothing and ride along.
+    """
+    chunks: list[DayRange] = []
+    first, held = days.first, 0
+    for day in days.days():
+        size = rows.get(day, 0)
+        if held and held + size > target_rows:
+            chunks.append(DayRange(first, day - timedelta(days=1)))
+            first, held = day, 0
+        held += size
+    chunks.append(DayRange(first, days.last))
+    return chunks
+
+
+class Lake:
+    """All tables under one folder or object-store URI."""
+
+    def __init__(self, root: str, storage_options: Mapping[str, str] | None = None) -> None:
+        self.root = root.rstrip("/")
+        self._options = dict(storage_options or {})
+
+    def uri(self, table: LakeTable) -> str:
+        return f"{self.root}/{table.name}"
+
+    def open(self, table: LakeTable, version: int | None = None) -> DeltaTable | None:
+        """A version of a table (the newest unless named), or None while nothing was ever written to it."""
+        try:
+            return DeltaTable(self.uri(table), version=version, storage_options=self._options)
+        except TableNotFoundError:
+            return None
+        except Exception as error:
+            raise LakeError(
+                f"The table {table.name} at {self.uri(table)} cannot be opened: {error}. "
+                "Check the path and its permissions, or restore the folder from a copy."
+            ) from error
+
+    def version(self, table: LakeTable) -> int | None:
+        opened = self.open(table)
+        return None if opened is None else int(opened.version())
+
+    def append(self, table: LakeTable, rows: pa.RecordBatchReader | pa.Table) -> None:
+        """Add rows in one transaction. Appends never conflict with each other."""
+        self._write(table, rows, mode="append")
+
+    def replace(self, table: LakeTable, days: DayRange, produce: Callable[[int | None], Any]) -> None:
+        """Replace whole days in one transaction.
+
+        ``produce`` makes the rows (an Arrow table, reader or engine relation). It is told the version that will be
+        replaced: rows made from the table itself must be read at that version, or an append that came in between
+        would be lost. It is called again when another writer changed the same days meanwhile.
+        """
+        predicate = f"{PARTITION} >= '{days.first}' AND {PARTITION} <= '{days.last}'"
+
+        def write() -> None:
+            opened = self.open(table)
+            rows = produce(None if opened is None else int(opened.version()))
+            self._write(table, rows, mode="overwrite", predicate=predicate, onto=opened)
+
+        self._retrying(write, table)
+
+    def derive(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        target: LakeTable,
+        days: DayRange,
+        query: str,
+        inputs: Mapping[LakeTable, DayRange],
+    ) -> None:
+        """Replace days of a table by a query over views of other tables, each of which shows the days named for it."""
+        for table, span in inputs.items():
+            self.view(connection, table, span)
+        columns = ", ".join(target.schema.names)
+        self.replace(target, days, lambda _version: connection.sql(f"SELECT {columns} FROM ({query})"))
+
+    def delete(self, table: LakeTable, predicate: str) -> None:
+        """Remove the rows a predicate names, if there are any."""
+        opened = self.open(table)
+        if opened is not None:
+            self._retrying(lambda: self.open(table).delete(predicate), table)  # type: ignore[union-attr]
+
+    def rows_per_day(self, table: LakeTable, days: DayRange | None = None) -> dict[date, int]:
+        """How many rows each day holds, from the transaction log alone: no data file is read."""
+        opened = self.open(table)
+        if opened is None:
+            return {}
+        actions = pa.table(opened.get_add_actions(flatten=True))
+        if actions.num_rows == 0:
+            return {}
+        counts = (
+            pa.table({"dt": actions[f"partition.{PARTITION}"], "rows": actions["num_records"]})
+            .group_by("dt")
+            .aggregate([("rows", "sum")])
+        )
+        found = dict(zip(counts["dt"].to_pylist(), counts["rows_sum"].to_pylist(), strict=True))
+        return {day: rows for day, rows in found.items() if days is None or day in days}
+
+    def view(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: LakeTable,
+        days: DayRange | None = None,
+        *,
+        name: str | None = None,
+        version: int | None = None,
+    ) -> None:
+        """Make one pinned version of a table (the newest unless named), or some of its days, a view in the engine."""
+        files = self._files(table, days, version)
+        view = name or table.name
+        if not files:
+            connection.register(f"_{view}_empty", table.schema.empty_table())
+            connection.execute(f'CREATE OR REPLACE VIEW "{view}" AS SELECT * FROM "_{view}_empty"')
+            return
+        columns = ", ".join(f'"{column}"' for column in table.schema.names)
+        listing = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+        connection.execute(
+            f'CREATE OR REPLACE VIEW "{view}" AS SELECT {columns} FROM read_parquet([{listing}], '
+            f"hive_partitioning = true, hive_types = {{'{PARTITION}': DATE}}, union_by_name = true)"
+        )
+
+    def compact(self, table: LakeTable) -> dict[str, Any]:
+        """Merge small files; readers of older versions are not disturbed."""
+        opened = self.open(table)
+        return {} if opened is None else dict(opened.optimize.compact())
+
+    def vacuum(self, table: LakeTable, retention_hours: int) -> list[str]:
+        """Delete files that no version younger than the retention needs."""
+        opened = self.open(table)
+        if opened is None:
+            return []
+        return list(
+            opened.vacuum(retention_hours=retention_hours, dry_run=False, enforce_retention_duration=False)
+        )
+
+    def _files(self, table: LakeTable, days: DayRange | None, version: int | None) -> list[str]:
+        opened = self.open(table, version)
+        if opened is None:
+            return []
+        if days is None:
+            return sorted(opened.file_uris())
+        actions = pa.table(opened.get_add_actions(flatten=True))
+        if actions.num_rows == 0:
+            return []
+        partition = actions[f"partition.{PARTITION}"]
+        wanted = pc.and_(
+            pc.greater_equal(partition, pa.scalar(days.first, pa.date32())),
+            pc.less_equal(partition, pa.scalar(days.last, pa.date32())),
+        )
+        # Paths in the log are URL-encoded relative to the table.
+        paths = actions.filter(wanted)["path"].to_pylist()
+        return sorted(f"{self.uri(table)}/{path}" for path in paths)
+
+    def _write(
+        self,
+        table: LakeTable,
+        rows: Any,
+        *,
+        mode: str,
+        predicate: str | None = None,
+        onto: DeltaTable | None = None,
+    ) -> None:
+        onto = onto or self.open(table) or self._create(table)
+        write_deltalake(
+            onto,
+            _conformed(rows, table.schema),
+            mode=mode,
+            predicate=predicate,
+            writer_properties=_WRITER,
+            commit_properties=CommitProperties(max_commit_retries=_WRITE_ATTEMPTS),
+        )
+
+    def _create(self, table: LakeTable) -> DeltaTable:
+        if "://" not in self.root:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+        return DeltaTable.create(
+            self.uri(table),
+            table.schema,
+            mode="ignore",
+            partition_by=[PARTITION],
+            name=table.name,
+            description=table.description,
+            storage_options=self._options,
+        )
+
+    def _retrying(self, write: Callable[[], object], table: LakeTable) -> None:
+        for attempt in range(_WRITE_ATTEMPTS):
+            try:
+                write()
+                return
+            except CommitFailedError as error:
+                if attempt == _WRITE_ATTEMPTS - 1:
+                    raise LakeError(
+                        f"Another writer kept changing the same days of {table.name}; "
+                        "run this again when it is done."
+                    ) from error
+                time.sleep(0.1 * 2**attempt)
+
+
+def _conformed(rows: Any, schema: pa.Schema) -> pa.RecordBatchReader:
+    """Stream rows with exactly the table's columns and types."""
+    reader = rows if isinstance(rows, pa.RecordBatchReader) else _reader(rows)
+    if reader.schema.equals(schema):
+        return reader
+
+    def batches() -> Iterable[pa.RecordBatch]:
+        for batch in reader:
+            table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+            yield from table.to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _reader(rows: Any) -> pa.RecordBatchReader:
+    if isinstance(rows, pa.Table):
+        return rows.to_reader()
+    return pa.RecordBatchReader.from_stream(rows)

@@ -1,0 +1,381 @@
+"""The ledger: transactional tables, row by row, where a decision and its history are kept.
+
+Holds which files were landed with what counts, which days the batch has settled, and alert records. Money and counts
+of usage never live only here. SQLite in WAL mode by default, any SQLAlchemy URL otherwise. Times are UTC, naive.
+Schema changes are Alembic migrations beside this module.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, make_url
+
+from obs_pipeline.errors import ObsError
+
+metadata: Final = sa.MetaData()
+
+landed_files: Final = sa.Table(
+    "landed_files",
+    metadata,
+    sa.Column(
+        "file_id", sa.String(64), primary_key=True, comment="digest of the file's bytes and its mapping"
+    ),
+    sa.Column("source", sa.String(200), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String(20), nullable=False, comment="landing, then landed"),
+    sa.Column("rows_read", sa.BigInteger, nullable=False, default=0),
+    sa.Column("started_at", sa.DateTime, nullable=False),
+    sa.Column("landed_at", sa.DateTime),
+)
+
+landed_days: Final = sa.Table(
+    "landed_days",
+    metadata,
+    sa.Column("landing", sa.Integer, primary_key=True, autoincrement=True, comment="order of landing"),
+    sa.Column("file_id", sa.ForeignKey("landed_files.file_id"), nullable=False),
+    sa.Column("dt", sa.Date, nullable=False, index=True),
+    sa.Column("rows_read", sa.BigInteger, nullable=False),
+    sa.Column("rows_rejected", sa.BigInteger, nullable=False),
+    sa.Column("first_event", sa.DateTime),
+    sa.Column("last_event", sa.DateTime),
+    sa.UniqueConstraint("file_id", "dt"),
+)
+
+settled_days: Final = sa.Table(
+    "settled_days",
+    metadata,
+    sa.Column("dt", sa.Date, primary_key=True),
+    sa.Column("through_landing", sa.Integer, nullable=False, comment="landed_days.landing this day has seen"),
+    sa.Column("settled_at", sa.DateTime, nullable=False),
+)
+
+alert_records: Final = sa.Table(
+    "alert_records",
+    metadata,
+    sa.Column("key", sa.String(200), primary_key=True, comment="idempotency key: one record a cause"),
+    sa.Column("kind", sa.String(50), nullable=False),
+    sa.Column("severity", sa.String(20), nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False, comment="JSON object"),
+    sa.Column("raised_at", sa.DateTime, nullable=False),
+)
+
+
+class LedgerError(ObsError):
+    """The ledger cannot be opened; the message says where it is and what to do."""
+
+
+@dataclass(frozen=True)
+class LandedDay:
+    """What one file brought for one UTC day. ``rows_read`` is counted by the reader, before anything was written."""
+
+    dt: date
+    rows_read: int
+    rows_rejected: int
+    first_event: datetime | None
+    last_event: datetime | None
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """One file, as landed."""
+
+    file_id: str
+    source: str
+    name: str
+    bytes: int
+    rows_read: int
+    landed_at: datetime | None
+    days: Sequence[LandedDay] = field(default=())
+
+
+@dataclass(frozen=True)
+class SourceFreshness:
+    """When a source was last heard of: its newest event and its newest landing (both UTC)."""
+
+    source: str
+    files: int
+    rows: int
+    last_event: datetime | None
+    last_landed: datetime | None
+
+
+@dataclass(frozen=True)
+class AlertRecord:
+    """Something that went wrong and must reach a person; ``key`` makes it one record a cause."""
+
+    key: str
+    kind: str
+    severity: str
+    subject: str
+    detail: dict[str, Any]
+    raised_at: datetime
+
+
+class Ledger:
+    """Opens, migrates and answers. One instance a process is enough; it is safe across threads."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self._engine = _create_engine(url)
+        except (sa.exc.ArgumentError, ImportError) as error:
+            raise LedgerError(f"The ledger URL {_without_secrets(url)} cannot be used: {error}.") from None
+        self._migrated = False
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction; committed when the block ends well, rolled back otherwise."""
+        try:
+            self._migrate_once()
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.IntegrityError:
+            raise
+        except sa.exc.DatabaseError as error:
+            raise LedgerError(
+                f"The ledger at {_without_secrets(self.url)} cannot be used: {error.orig}. Check the path (OBS_HOME or "
+                "OBS_LEDGER_URL), its permissions, and that no other program holds it locked."
+            ) from error
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest revision. Safe to call from many processes at once."""
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self._engine.begin() as connection:
+            _serialise_migration(connection)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def revision(self) -> str | None:
+        """The schema revision in force, for the doctor."""
+        with self.begin() as connection:
+            return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _migrate_once(self) -> None:
+        if not self._migrated and (not sa.inspect(self._engine).has_table("alembic_version") or self._behind()):
+            self.migrate()
+        self._migrated = True
+
+    def _behind(self) -> bool:
+        with self._engine.connect() as connection:
+            current = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+        return current != HEAD
+
+    # -- landing ------------------------------------------------------------------------------------------------
+
+    def landing_state(self, file_id: str) -> str | None:
+        """None for a file never seen, ``landing`` for one that was interrupted, ``landed`` for one that is done."""
+        with self.begin() as connection:
+            return connection.scalar(sa.select(landed_files.c.state).where(landed_files.c.file_id == file_id))
+
+    def start_landing(self, file: LandedFile, now: datetime) -> None:
+        """Note that a file is about to be written, so that an interrupted attempt is found and undone."""
+        with self.begin() as connection:
+            connection.execute(sa.delete(landed_files).where(landed_files.c.file_id == file.file_id))
+            connection.execute(
+                sa.insert(landed_files).values(
+                    file_id=file.file_id,
+                    source=file.source,
+                    name=file.name,
+                    bytes=file.bytes,
+                    state="landing",
+                    rows_read=0,
+                    started_at=now,
+                )
+            )
+
+    def finish_landing(self, file_id: str, rows_read: int, days: Iterable[LandedDay], now: datetime) -> None:
+        """Make a landing count: from here on its days are pending for the batch."""
+        with self.begin() as connection:
+            connection.execute(
+                sa.update(landed_files)
+                .where(landed_files.c.file_id == file_id)
+                .values(state="landed", rows_read=rows_read, landed_at=now)
+            )
+            rows = [{"file_id": file_id, **vars(day)} for day in days]
+            if rows:
+                connection.execute(sa.insert(landed_days), rows)
+
+    def landed(self, days: tuple[date, date] | None = None) -> list[sa.Row[Any]]:
+        """Rows (file_id, source, name, dt, rows_read, rows_rejected) of every landed file and day."""
+        query = (
+            sa.select(
+                landed_files.c.file_id,
+                landed_files.c.source,
+                landed_files.c.name,
+                landed_days.c.dt,
+                landed_days.c.rows_read,
+                landed_days.c.rows_rejected,
+            )
+            .join(landed_files, landed_files.c.file_id == landed_days.c.file_id)
+            .where(landed_files.c.state == "landed")
+            .order_by(landed_days.c.landing)
+        )
+        if days is not None:
+            query = query.where(landed_days.c.dt.between(*days))
+        with self.begin() as connection:
+            return list(connection.execute(query))
+
+    def files(self, limit: int = 50) -> list[sa.Row[Any]]:
+        """The newest files: (name, source, state, rows_read, bytes, landed_at)."""
+        query = (
+            sa.select(
+                landed_files.c.name,
+                landed_files.c.source,
+                landed_files.c.state,
+                landed_files.c.rows_read,
+                landed_files.c.bytes,
+                landed_files.c.landed_at,
+            )
+            .order_by(landed_files.c.started_at.desc(), landed_files.c.name)
+            .limit(limit)
+        )
+        with self.begin() as connection:
+            return list(connection.execute(query))
+
+    def freshness(self) -> list[SourceFreshness]:
+        """Each source's newest event and landing."""
+        per_file = (
+            sa.select(
+                landed_days.c.file_id,
+                sa.func.max(landed_days.c.last_event).label("last_event"),
+            )
+            .group_by(landed_days.c.file_id)
+            .subquery()
+        )
+        query = (
+            sa.select(
+                landed_files.c.source,
+                sa.func.count().label("files"),
+                sa.func.sum(landed_files.c.rows_read),
+                sa.func.max(per_file.c.last_event),
+                sa.func.max(landed_files.c.landed_at),
+            )
+            .outerjoin(per_file, per_file.c.file_id == landed_files.c.file_id)
+            .where(landed_files.c.state == "landed")
+            .group_by(landed_files.c.source)
+            .order_by(landed_files.c.source)
+        )
+        with self.begin() as connection:
+            return [
+                SourceFreshness(source, files, int(rows or 0), last_event, last_landed)
+                for source, files, rows, last_event, last_landed in connection.execute(query)
+            ]
+
+    # -- days ---------------------------------------------------------------------------------------------------
+
+    def newest_landing_per_day(self) -> dict[date, int]:
+        """For every day with landed rows, the number of its newest landing."""
+        query = sa.select(landed_days.c.dt, sa.func.max(landed_days.c.landing)).group_by(landed_days.c.dt)
+        with self.begin() as connection:
+            return dict(connection.execute(query).tuples().all())
+
+    def settled_through(self) -> dict[date, int]:
+        """For every settled day, the newest landing the batch had seen of it."""
+        query = sa.select(settled_days.c.dt, settled_days.c.through_landing)
+        with self.begin() as connection:
+            return dict(connection.execute(query).tuples().all())
+
+    def mark_settled(self, through: dict[date, int], now: datetime) -> None:
+        """Note that the batch has seen these days up to these landings."""
+        if not through:
+            return
+        with self.begin() as connection:
+            connection.execute(sa.delete(settled_days).where(settled_days.c.dt.in_(list(through))))
+            connection.execute(
+                sa.insert(settled_days),
+                [{"dt": dt, "through_landing": n, "settled_at": now} for dt, n in through.items()],
+            )
+
+    # -- alerts -------------------------------------------------------------------------------------------------
+
+    def raise_alert(self, alert: AlertRecord) -> bool:
+        """Record an alert; False when its key is on record already."""
+        with self.begin() as connection:
+            known = connection.scalar(sa.select(alert_records.c.key).where(alert_records.c.key == alert.key))
+            if known is not None:
+                return False
+            connection.execute(
+                sa.insert(alert_records).values({**vars(alert), "detail": json.dumps(alert.detail)})
+            )
+            return True
+
+    def alerts(self, limit: int = 50) -> list[AlertRecord]:
+        """The newest alert records first."""
+        query = sa.select(alert_records).order_by(alert_records.c.raised_at.desc()).limit(limit)
+        with self.begin() as connection:
+            return [
+                AlertRecord(**{**row, "detail": json.loads(row["detail"])})
+                for row in connection.execute(query).mappings()
+            ]
+
+
+HEAD: Final = "0001"
+"""The newest migration; a test holds it against the migrations folder."""
+
+
+def pending_days(newest: dict[date, int], settled: dict[date, int], *, reach: int) -> list[date]:
+    """Days the batch must (re)compute: those with landings it has not seen.
+
+    An event id is compared with those of the ``reach`` days before it, so a late landing also touches that many
+    later days where they have rows. Pure; days are returned in order.
+    """
+    late = [day for day, landing in newest.items() if settled.get(day, -1) < landing]
+    touched = {day + timedelta(days=n) for day in late for n in range(reach + 1)}
+    return sorted(day for day in touched if day in newest)
+
+
+def _create_engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
+    sa.event.listen(engine, "connect", _configure_sqlite)
+    sa.event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    # The driver must not open transactions of its own: see SQLAlchemy's notes on pysqlite and SAVEPOINT.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # A read that becomes a write fails at once under WAL when another writer came between; taking the write lock
+    # at the start makes it wait instead.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _serialise_migration(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7243392)"))
+
+
+def _without_secrets(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return "that is set"

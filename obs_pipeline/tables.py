@@ -1,0 +1,29 @@
+"""Every lake table, in flow order: the one list for what walks over all of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from obs_pipeline.dashboard.tables import MART_DATA_QUALITY, MART_LEADERBOARD, MART_SPEND
+from obs_pipeline.detection.tables import ANOMALIES, BASELINES
+from obs_pipeline.storage.lake import LakeTable
+from obs_pipeline.usage.tables import (
+    USAGE_DAILY,
+    USAGE_DUPLICATES,
+    USAGE_EVENTS,
+    USAGE_HOURLY,
+    USAGE_REJECTED,
+)
+
+ALL_TABLES: Final[tuple[LakeTable, ...]] = (
+    USAGE_EVENTS,
+    USAGE_REJECTED,
+    USAGE_DUPLICATES,
+    USAGE_HOURLY,
+    USAGE_DAILY,
+    BASELINES,
+    ANOMALIES,
+    MART_SPEND,
+    MART_LEADERBOARD,
+    MART_DATA_QUALITY,
+)

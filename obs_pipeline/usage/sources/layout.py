@@ -1,0 +1,192 @@
+"""Where the paths of a mapping are found in the raw rows of one file, as SQL.
+
+Here: JSON lines (one parse of a line for all its paths) and columns (CSV, Parquet). No conversion of values, no rules beyond
+what makes a line a JSON object.
+
+The raw rows are a table called ``block``: ``row_number``, for text formats ``raw`` (the record as it stands in the file) and
+``line`` (where it begins), and for columns ``c0``, ``c1``, ... in the order of ``ColumnLayout.names``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final, Protocol
+
+import pyarrow as pa
+
+from obs_pipeline.usage.quality import Rule, sql_text
+from obs_pipeline.usage.sources.mapping import path_steps
+
+BLOCK: Final = "block"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value of a raw row: SQL over ``Layout.relation``, its Arrow type, and the column of the block if it is one."""
+
+    sql: str
+    type: pa.DataType
+    column: str | None = None
+
+
+class Layout(Protocol):
+    """The shape of the raw rows of one file."""
+
+    @property
+    def relation(self) -> str:
+        """A query over ``block`` in which the SQL of the places holds, with ``row_number``."""
+
+    @property
+    def raw(self) -> str:
+        """SQL for the row as text."""
+
+    @property
+    def line(self) -> str | None:
+        """SQL for the line the row begins on, where that says more than its row number."""
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What must hold before any value can be looked at."""
+
+    def place(self, path: str) -> Place | None:
+        """Where a path is; None when this file has no such column."""
+
+    def number_place(self, path: str) -> Place | None:
+        """Where a number is, with every digit that was written."""
+
+    def json(self, path: str) -> str | None:
+        """SQL for the JSON text of the value at a path; null when there is none."""
+
+
+@dataclass(frozen=True)
+class JsonLayout:
+    """Lines of JSON. Every path is taken to exist; what a line does not have is null."""
+
+    paths: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
+    line: str | None = None
+    raw: str = "raw"
+
+    @property
+    def relation(self) -> str:
+        found = f"CASE WHEN json_valid(raw) THEN json_extract_string(raw, {_json_paths(self.paths)}) END"
+        kept = f"CASE WHEN json_valid(raw) THEN json_extract(raw, {_json_paths(self.kept)}) END"
+        columns = ["row_number", "raw", f"{found} AS found"]
+        columns += [f"{kept} AS kept"] if self.kept else []
+        columns += [f"{_digits(path)} AS digits{at}" for at, path in enumerate(self.exact)]
+        return f"SELECT {', '.join(columns)} FROM {BLOCK}"
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return (
+            Rule("bad_json", "found IS NULL", sql_text("the line is not valid JSON")),
+            Rule(
+                "not_an_object",
+                r"ltrim(raw, E' \t\r\n')[1] <> '{'",
+                sql_text("the line is JSON, but not an object"),
+            ),
+        )
+
+    def place(self, path: str) -> Place:
+        return Place(f"found[{self.paths.index(path) + 1}]", pa.string())
+
+    def number_place(self, path: str) -> Place:
+        """A JSON parser hands numbers out as doubles, which hold 15 digits; the text of the line has them all."""
+        parsed, digits = self.place(path).sql, f"digits{self.exact.index(path)}"
+        same = f"TRY_CAST({digits} AS DOUBLE) = TRY_CAST({parsed} AS DOUBLE)"
+        return Place(f"CASE WHEN {same} THEN {digits} ELSE {parsed} END", pa.string())
+
+    def json(self, path: str) -> str:
+        return f"nullif(CAST(kept[{self.kept.index(path) + 1}] AS VARCHAR), 'null')"
+
+
+def _json_paths(paths: Sequence[str]) -> str:
+    return "[" + ", ".join(sql_text(_json_path(path)) for path in paths) + "]"
+
+
+def _json_path(path: str) -> str:
+    return "$" + "".join(f'."{name}"{positions}' for name, positions in path_steps(path))
+
+
+def _digits(path: str) -> str:
+    name = re.escape(path_steps(path)[-1][0])
+    pattern = rf'"{name}"\s*:\s*(-?[0-9][-+.0-9eE]*)'
+    return f"regexp_extract(raw, {sql_text(pattern)}, 1)"
+
+
+@dataclass(frozen=True)
+class ColumnLayout:
+    """Columns of a CSV or Parquet file. A path is first a column's whole name, then steps into a struct.
+
+    ``from_text`` says that ``block`` has ``raw`` and ``line`` (CSV).
+    """
+
+    schema: pa.Schema
+    paths: tuple[str, ...]
+    from_text: bool = False
+    _found: Mapping[str, tuple[str, tuple[str, ...]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found = {path: root for path in self.paths if (root := _root(self.schema, path))}
+        object.__setattr__(self, "_found", found)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The columns of the file that are read, in the order of ``c0``, ``c1``, ..."""
+        return tuple(dict.fromkeys(root for root, _ in self._found.values()))
+
+    @property
+    def relation(self) -> str:
+        return f"SELECT * FROM {BLOCK}"
+
+    @property
+    def raw(self) -> str:
+        if self.from_text:
+            return "raw"
+        pairs = ", ".join(f"{sql_text(name)}, c{at}" for at, name in enumerate(self.names))
+        return f"CAST(json_object({pairs}) AS VARCHAR)"
+
+    @property
+    def line(self) -> str | None:
+        return "line" if self.from_text else None
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return ()
+
+    def place(self, path: str) -> Place | None:
+        if path not in self._found:
+            return None
+        root, steps = self._found[path]
+        column = f"c{self.names.index(root)}"
+        inner = self.schema.field(root).type
+        sql = column
+        for step in steps:
+            inner = inner.field(step).type
+            sql = f"struct_extract({sql}, {sql_text(step)})"
+        return Place(sql, inner, None if steps else column)
+
+    def number_place(self, path: str) -> Place | None:
+        return self.place(path)
+
+    def json(self, path: str) -> str | None:
+        place = self.place(path)
+        return f"CAST(to_json({place.sql}) AS VARCHAR)" if place else None
+
+
+def _root(schema: pa.Schema, path: str) -> tuple[str, tuple[str, ...]] | None:
+    if schema.names.count(path) == 1:
+        return path, ()
+    root, *steps = (name for name, _ in path_steps(path))
+    if schema.names.count(root) != 1:
+        return None
+    inner = schema.field(root).type
+    for step in steps:
+        if not pa.types.is_struct(inner) or inner.get_field_index(step) < 0:
+            return None
+        inner = inner.field(step).type
+    return root, tuple(steps)

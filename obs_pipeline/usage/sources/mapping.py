@@ -1,0 +1,264 @@
+"""The column mapping of a source: which column or JSON path of a file holds which field of the usage event.
+
+Here: the YAML model, the shipped mappings, and errors that name file, line, field and the likely intention. No reading of
+usage files, no SQL.
+
+A mapping file::
+
+    source: gateway                # who reports; with event_id it identifies an event
+    format: jsonl                  # auto (default), parquet, csv, jsonl
+    tokens: exclusive              # input counts leave out the cache parts (default: inclusive)
+    filter: {field: type, equals: [completion, embedding]}
+    columns:
+      event_id: id                                   # a column, or a dotted path into JSON or a struct
+      event_time: {from: [ended_at, created], unit: ms}   # the first that has a value
+      model: 'attributes."gen_ai.request.model"'     # quotes keep a dot inside a name
+      reported_cost: {from: cost, unit: cents}
+      org: {const: acme}
+    attributes:                                      # what else to keep, by the name to keep it under
+      region: meta.region
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from obs_pipeline.errors import ObsError
+from obs_pipeline.usage.event import EVENT_SCHEMA, MONEY, TIME, TOKEN_COLUMNS
+
+Format = Literal["parquet", "csv", "jsonl"]
+Kind = Literal["text", "time", "count", "money", "duration", "attributes"]
+Unit = Literal["iso", "s", "ms", "us", "ns", "usd", "cents", "micro_usd"]
+
+UNITS: Final[Mapping[Kind, tuple[Unit, ...]]] = {
+    "time": ("iso", "s", "ms", "us", "ns"),
+    "duration": ("s", "ms"),
+    "money": ("usd", "cents", "micro_usd"),
+}
+BUILTIN: Final = ("aider", "canonical")
+
+_PATH_STEP: Final = re.compile(r'(?:"([^"]+)"|([^."\[\]]+))((?:\[\d+\])*)')
+
+
+class MappingInvalid(ObsError):
+    """A mapping that cannot be used; the message lists every fault with its line."""
+
+
+def kind_of(field: str) -> Kind:
+    """How values of a canonical field are read."""
+    if field == "attributes":
+        return "attributes"
+    if field in TOKEN_COLUMNS:
+        return "count"
+    by_type: Mapping[Any, Kind] = {TIME: "time", MONEY: "money"}
+    found = EVENT_SCHEMA.field(field).type
+    return by_type.get(found, "duration" if field.endswith("_ms") else "text")
+
+
+def path_steps(path: str) -> tuple[tuple[str, str], ...]:
+    """A dotted path as (name, list positions) steps: ``a."b.c"[0]`` is ``(("a", ""), ("b.c", "[0]"))``.
+
+    Raises ``ValueError`` for a path that is not one.
+    """
+    steps: list[tuple[str, str]] = []
+    position = 0
+    while found := _PATH_STEP.match(path, position):
+        steps.append((found[1] or found[2], found[3]))
+        position = found.end()
+        if position == len(path):
+            return tuple(steps)
+        if path[position] != ".":
+            break
+        position += 1
+    raise ValueError(
+        f"{path!r} is not a column or path; write a.b.c, and quote a name that holds a dot: a.\"b.c\""
+    )
+
+
+def _checked_path(path: str) -> str:
+    path_steps(path)
+    return path
+
+
+def _canonical_field(name: str) -> str:
+    if name not in EVENT_SCHEMA.names:
+        raise ValueError(f"{name} is not a field of the usage event{_did_you_mean(name, EVENT_SCHEMA.names)}")
+    return name
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_column(value: object) -> object:
+    return {"from": value} if isinstance(value, str | list) else value
+
+
+def _as_texts(value: object) -> object:
+    values = value if isinstance(value, list) else [value]
+    return ["true" if one is True else "false" if one is False else str(one) for one in values]
+
+
+FieldPath = Annotated[str, AfterValidator(_checked_path)]
+Paths = Annotated[tuple[FieldPath, ...], BeforeValidator(_as_list)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Column(_Strict):
+    """Where one field comes from: the first of ``paths`` that has a value, or a constant for every row."""
+
+    paths: Paths = Field(default=(), alias="from")
+    const: str | int | float | None = None
+    unit: Unit | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Column:
+        if bool(self.paths) == (self.const is not None):
+            raise PydanticCustomError("origin", "give either from (a column or path) or const (a value)")
+        return self
+
+
+class Filter(_Strict):
+    """Only rows whose ``field`` equals one of these texts are usage."""
+
+    path: FieldPath = Field(alias="field")
+    values: Annotated[tuple[str, ...], BeforeValidator(_as_texts)] = Field(alias="equals", min_length=1)
+
+
+ColumnSpec = Annotated[Column, BeforeValidator(_as_column)]
+FieldName = Annotated[str, AfterValidator(_canonical_field)]
+
+
+class SourceMapping(_Strict):
+    """How the files of one source become usage events."""
+
+    source: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+    format: Literal["auto"] | Format = "auto"
+    tokens: Literal["inclusive", "exclusive"] = "inclusive"
+    delimiter: Annotated[str, StringConstraints(pattern=r"^[,;|\t:~^]$")] = ","
+    filter: Filter | None = None
+    columns: dict[FieldName, ColumnSpec]
+    attributes: dict[str, FieldPath] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> SourceMapping:
+        if "event_time" not in self.columns:
+            raise _fault("columns", "event_time must be mapped; an event without a time cannot be placed")
+        if self.attributes and "attributes" in self.columns:
+            raise _fault("attributes", "map attributes either as one column or by name, not both")
+        for field, column in self.columns.items():
+            allowed = UNITS.get(kind_of(field), ())
+            if column.unit is not None and column.unit not in allowed:
+                takes = f"takes one of {', '.join(allowed)}" if allowed else "takes no unit"
+                raise _fault(f"columns.{field}.unit", f"{column.unit} does not fit: {field} {takes}")
+        return self
+
+    def paths(self) -> tuple[str, ...]:
+        """Every column or path the mapping looks at, each once, in the order of the file."""
+        read = [path for column in self.columns.values() for path in column.paths]
+        read += self.attributes.values()
+        read += [self.filter.path] if self.filter else []
+        return tuple(dict.fromkeys(read))
+
+
+def load_mapping(name: str | Path) -> SourceMapping:
+    """A shipped mapping by its name, or one from a YAML file.
+
+    Raises ``MappingInvalid`` naming the file, the line, the field and, for a misspelt name, the likely one.
+    """
+    if isinstance(name, str) and name in BUILTIN:
+        text = resources.files(__package__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        return _parsed(text, f"{name}.yaml")
+    path = Path(name)
+    try:
+        return _parsed(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise MappingInvalid(
+            f"there is no mapping {str(name)!r}{_did_you_mean(str(name), BUILTIN)}; "
+            f"give a YAML file or one of: {', '.join(BUILTIN)}"
+        ) from None
+    except OSError as error:
+        raise MappingInvalid(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise MappingInvalid(f"{path} is not UTF-8 text; save it as UTF-8") from error
+
+
+def _parsed(text: str, name: str) -> SourceMapping:
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise MappingInvalid(f"{name}, line {line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise MappingInvalid(f"{name}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise MappingInvalid(f"{name}: a mapping file holds source, columns and so on; this one does not")
+    lines = dict(_lines(root, ()))
+    twice = [where for where, line in _lines(root, ()) if line != lines[where]]
+    if twice:
+        raise MappingInvalid(f"{name}, line {lines[twice[0]]}: {'.'.join(twice[0])} is given twice")
+    try:
+        return SourceMapping.model_validate(content)
+    except ValidationError as error:
+        raise MappingInvalid("\n".join(_told(error, name, lines))) from error
+
+
+def _lines(node: yaml.Node | None, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Every key of the document with its line."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        here = (*where, str(key.value))
+        yield here, key.start_mark.line + 1
+        yield from _lines(value, here)
+
+
+def _told(error: ValidationError, name: str, lines: Mapping[tuple[str, ...], int]) -> Iterator[str]:
+    for fault in error.errors():
+        where = tuple(str(step) for step in fault["loc"] if step != "[key]")
+        message = fault["msg"].removeprefix("Value error, ")
+        at = fault.get("ctx", {}).get("at")
+        if at:
+            where = tuple(at.split("."))
+        if fault["type"] == "extra_forbidden":
+            message = f"there is no such setting{_did_you_mean(where[-1], _settings())}"
+        if fault["type"] == "missing":
+            message = "this is needed"
+        line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
+        yield f"{name}, line {line}: {'.'.join(where) or 'mapping'}: {message}"
+
+
+def _settings() -> list[str]:
+    models: tuple[type[BaseModel], ...] = (SourceMapping, Column, Filter)
+    return [info.alias or name for model in models for name, info in model.model_fields.items()]
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _fault(at: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError("mapping", "{told}", {"told": message, "at": at})

@@ -1,0 +1,243 @@
+"""The query that turns a block of raw rows into canonical rows: every field found, converted and judged.
+
+Here: putting the mapping, the layout of a file, the conversions and the rules together as SQL. No execution, no Arrow data, no
+rule and no conversion of its own.
+
+The query goes in steps, each a column prefix: ``w_`` as written, ``n_`` as a number, ``v_`` as the canonical value; then the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Final
+
+import pyarrow as pa
+
+from obs_pipeline.usage.event import TOKEN_COLUMNS
+from obs_pipeline.usage.quality import (
+    Judged,
+    Rule,
+    detail_sql,
+    reason_sql,
+    row_rules,
+    says,
+    sql_text,
+    verdict_sql,
+)
+from obs_pipeline.usage.sources import values
+from obs_pipeline.usage.sources.landed import cut_sql, raw_sql
+from obs_pipeline.usage.sources.layout import Layout, Place
+from obs_pipeline.usage.sources.mapping import Column, Filter, Kind, SourceMapping, kind_of
+
+DEFAULT_TYPE: Final = "usage"
+_DURATIONS: Final = ("latency_ms", "ttft_ms")
+_JUDGED: Final = frozenset(("event_time", "event_type", "reported_cost", *TOKEN_COLUMNS, *_DURATIONS))
+_CACHE_PARTS: Final = ("cache_read_tokens", "cache_write_tokens")
+
+
+@dataclass(frozen=True)
+class MappedField:
+    """A field of the event that this file has, and where: the first of ``places`` with a value."""
+
+    name: str
+    column: Column
+    places: tuple[Place, ...]
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.name)
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind in ("count", "money", "duration")
+
+    @property
+    def found(self) -> pa.DataType:
+        """The type of the value as written; what is tried in several places, or is text, is text."""
+        only = self.places[0].type
+        return pa.string() if len(self.places) > 1 or self.kind == "attributes" else only
+
+    @property
+    def written_sql(self) -> str:
+        if self.kind == "attributes":
+            texts = [_attributes_text(place) for place in self.places]
+        elif self.found == pa.string():
+            texts = [values.text_sql(place.sql, place.type) for place in self.places]
+        else:
+            return self.places[0].sql
+        return f"coalesce({', '.join(texts)})"
+
+    @property
+    def number_sql(self) -> str:
+        return values.number_sql(self.written, self.found)
+
+    @property
+    def value_sql(self) -> str:
+        unit = self.column.unit
+        match self.kind:
+            case "time":
+                return values.time_sql(self.written, self.found, unit)
+            case "count":
+                return values.count_sql(self.number, self.found)
+            case "money":
+                return values.money_sql(self.written, self.found, self.number, unit)
+            case "duration":
+                return values.duration_sql(self.number, unit)
+            case "attributes":
+                return values.attributes_sql(self.written)
+            case "text":
+                return f"CAST({self.written} AS VARCHAR)"
+
+    @property
+    def judged(self) -> Judged:
+        origin = " or ".join(self.column.paths)
+        label = self.name if origin in ("", self.name) else f"{self.name} (from {origin})"
+        return Judged(label, self.written, self.value, self.number, pa.types.is_integer(self.found))
+
+    @property
+    def written(self) -> str:
+        return f"w_{self.name}"
+
+    @property
+    def number(self) -> str:
+        return f"n_{self.name}"
+
+    @property
+    def value(self) -> str:
+        return f"v_{self.name}"
+
+
+def _attributes_text(place: Place) -> str:
+    if pa.types.is_nested(place.type):
+        return f"CAST(to_json({place.sql}) AS VARCHAR)"
+    return values.text_sql(place.sql, place.type)
+
+
+@dataclass(frozen=True)
+class BlockQuery:
+    """The queries for the blocks of one file; ``now`` bounds the times that are possible."""
+
+    mapping: SourceMapping
+    layout: Layout
+    now: datetime
+
+    @cached_property
+    def fields(self) -> Mapping[str, MappedField]:
+        """The mapped fields that this file has."""
+        return {field.name: field for field in _mapped_fields(self.mapping, self.layout)}
+
+    @cached_property
+    def computable(self) -> frozenset[str]:
+        """The canonical columns a query can compute."""
+        return frozenset((*self.fields, "attributes") if self.mapping.attributes else self.fields)
+
+    @cached_property
+    def adjusted(self) -> frozenset[str]:
+        """The columns whose value depends on other columns, so that no column of the file can stand for them."""
+        return frozenset(("input_tokens",)) if self.mapping.tokens == "exclusive" else frozenset()
+
+    def sql(self, computed: Set[str]) -> str:
+        """Every row of the block with the ``computed`` fields, ``row_number``, ``reason``, ``detail`` and ``raw``; only the unfit rows
+        when nothing is to be computed. A field that is not computed is known to be canonical as it stands."""
+        fields = [field for field in self.fields.values() if field.name in computed or field.name in _JUDGED]
+        known = {field.name for field in fields if field.kind == "text" and field.name not in computed}
+        written = [f"{_written_sql(field, known)} AS {field.written}" for field in fields]
+        numbers = [f"{field.number_sql} AS {field.number}" for field in fields if field.is_number]
+        converted = [f"{self._value_sql(field, known)} AS {field.value}" for field in fields]
+        if self.mapping.attributes:
+            converted.append(f"{_collected(self.mapping.attributes, self.layout)} AS v_attributes")
+        outputs = [f"v_{name} AS {name}" for name in sorted(computed)]
+        return f"""
+            WITH located AS ({self.layout.relation}),
+            written AS (SELECT {", ".join(["*", *written])} FROM located),
+            numbered AS (SELECT {", ".join(["*", *numbers])} FROM written),
+            converted AS (SELECT {", ".join(["*", *converted])} FROM numbered),
+            whole AS (SELECT * {self._whole_input()} FROM converted),
+            judged AS (SELECT *, {verdict_sql(self._rules)} AS verdict FROM whole),
+            shown AS (SELECT *, CASE WHEN verdict IS NOT NULL THEN {raw_sql(self.layout.raw)} END AS shown FROM judged)
+            SELECT {", ".join([*outputs, *self._findings()])}
+            FROM shown {"" if computed else "WHERE verdict IS NOT NULL"}
+        """
+
+    def _findings(self) -> tuple[str, ...]:
+        detail = detail_sql(self._rules, "verdict")
+        if self.layout.line:
+            detail = f"{detail} || ' (line ' || {self.layout.line} || ')'"
+        reason = reason_sql(self._rules, "verdict")
+        return "row_number", f"{reason} AS reason", f"{detail} AS detail", f"{cut_sql('shown')} AS raw"
+
+    def _value_sql(self, field: MappedField, known: Set[str]) -> str:
+        if field.name in known:
+            return field.written
+        if field.name == "source":
+            return f"coalesce({field.value_sql}, {sql_text(self.mapping.source)})"
+        if field.name == "event_type":
+            return f"coalesce(lower(trim({field.value_sql})), {sql_text(DEFAULT_TYPE)})"
+        return field.value_sql
+
+    def _whole_input(self) -> str:
+        """Input that a source counts without its cache reads and writes gets them back."""
+        parts = [self.fields[name].value for name in _CACHE_PARTS if name in self.fields]
+        if not self.adjusted or "input_tokens" not in self.fields or not parts:
+            return ""
+        total = " + ".join(["v_input_tokens", *(f"coalesce({part}, 0)" for part in parts)])
+        return f"REPLACE ({total} AS v_input_tokens)"
+
+    @cached_property
+    def _rules(self) -> tuple[Rule, ...]:
+        judged = {field.name: field.judged for field in self.fields.values()}
+        return (
+            *self.layout.rules,
+            *_filter_rules(self.mapping.filter, self.layout),
+            *row_rules(
+                now=self.now,
+                time=judged.get("event_time"),
+                event_type=judged.get("event_type"),
+                tokens={name: judged[name] for name in TOKEN_COLUMNS if name in judged},
+                cost=judged.get("reported_cost"),
+                durations=[judged[name] for name in _DURATIONS if name in judged],
+            ),
+        )
+
+
+def _written_sql(field: MappedField, known: Set[str]) -> str:
+    return field.places[0].sql if field.name in known else field.written_sql
+
+
+def _mapped_fields(mapping: SourceMapping, layout: Layout) -> Iterator[MappedField]:
+    for name, column in mapping.columns.items():
+        find = layout.number_place if kind_of(name) == "money" else layout.place
+        if column.const is not None:
+            places = (Place(sql_text(str(column.const)), pa.string()),)
+        else:
+            places = tuple(place for path in column.paths if (place := find(path)))
+        if places:
+            yield MappedField(name, column, places)
+
+
+def _filter_rules(only: Filter | None, layout: Layout) -> Iterator[Rule]:
+    if only is None:
+        return
+    place = layout.place(only.path)
+    if place is None:
+        yield Rule("not_usage", "TRUE", sql_text(f"the file has no {only.path}, which the filter asks for"))
+        return
+    text = values.text_sql(place.sql, place.type)
+    wanted = ", ".join(sql_text(value) for value in only.values)
+    complaint = f"the filter takes {' or '.join(only.values)}"
+    yield Rule("not_usage", f"coalesce({text} NOT IN ({wanted}), TRUE)", says(Judged(only.path, text, text), complaint))
+
+
+def _collected(attributes: Mapping[str, str], layout: Layout) -> str:
+    """SQL for a JSON object of the named values that a row has, or null when it has none."""
+    members = []
+    for name, path in attributes.items():
+        if value := layout.json(path):
+            members.append(f"{sql_text(json.dumps(name, ensure_ascii=False) + ':')} || {value}")
+    if not members:
+        return "CAST(NULL AS VARCHAR)"
+    return f"'{{' || nullif(concat_ws(',', {', '.join(members)}), '') || '}}'"

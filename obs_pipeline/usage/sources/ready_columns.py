@@ -1,0 +1,97 @@
+"""Columns of a file that already are what the event wants, taken over without a detour through the engine.
+
+Here: which Arrow columns can be handed on as they are (or by a cast that cannot change a value), and how. A column that needs a
+decision about any of its values is left to ``values``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from obs_pipeline.usage.event import EVENT_TYPES, MONEY, TIME
+from obs_pipeline.usage.sources.mapping import Kind, Unit
+
+_BLANKS: Final = " \t\r\n"
+
+
+def ready_column(field: str, kind: Kind, unit: Unit | None, column: pa.Array) -> pa.Array | None:
+    """``column`` as the canonical field, or None when its values have to be looked at one by one."""
+    if field == "event_type":
+        return _event_types(column)
+    found = _BY_KIND[kind](column, unit)
+    return found
+
+
+def _texts(column: pa.Array, unit: Unit | None) -> pa.Array | None:
+    if pa.types.is_dictionary(column.type):
+        return None if _any_blank(column.dictionary) else column.cast(pa.string())
+    if not pa.types.is_string(column.type):
+        return pa.nulls(len(column), pa.string()) if column.null_count == len(column) else None
+    return None if _any_blank(column) else column
+
+
+def _any_blank(texts: pa.Array) -> bool:
+    """An empty text, or one of nothing but white space."""
+    suspects = texts.filter(pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts)))
+    return bool(pc.any(pc.equal(pc.utf8_trim(suspects, _BLANKS), "")).as_py())
+
+
+def _event_types(column: pa.Array) -> pa.Array | None:
+    texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+    if column.null_count or not pa.types.is_string(texts.type):
+        return None
+    known = pc.all(pc.is_in(texts, value_set=pa.array(EVENT_TYPES))).as_py()
+    return column.cast(pa.string()) if known else None
+
+
+def _times(column: pa.Array, unit: Unit | None) -> pa.Array | None:
+    if not pa.types.is_timestamp(column.type):
+        return None
+    if column.type == TIME:
+        return column
+    return _cast(column, pc.CastOptions(TIME, allow_time_truncate=True))
+
+
+def _counts(column: pa.Array, unit: Unit | None) -> pa.Array | None:
+    if pa.types.is_integer(column.type) or pa.types.is_null(column.type):
+        return _cast(column, pc.CastOptions(pa.int64()))
+    return None
+
+
+def _money(column: pa.Array, unit: Unit | None) -> pa.Array | None:
+    if column.type == MONEY and unit in (None, "usd"):
+        return column
+    return None
+
+
+def _durations(column: pa.Array, unit: Unit | None) -> pa.Array | None:
+    if unit == "s":
+        return None
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        return _cast(column, pc.CastOptions(pa.float64(), allow_float_truncate=True, allow_int_overflow=True))
+    return None
+
+
+def _attributes(column: pa.Array, unit: Unit | None) -> pa.Array | None:
+    return pa.nulls(len(column), pa.string()) if column.null_count == len(column) else None
+
+
+def _cast(column: pa.Array, options: pc.CastOptions) -> pa.Array | None:
+    try:
+        return pc.cast(column, options=options)
+    except pa.ArrowInvalid:
+        return None
+
+
+_BY_KIND: Final[dict[Kind, Callable[[pa.Array, Unit | None], pa.Array | None]]] = {
+    "text": _texts,
+    "time": _times,
+    "count": _counts,
+    "money": _money,
+    "duration": _durations,
+    "attributes": _attributes,
+}

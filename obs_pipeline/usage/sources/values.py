@@ -1,0 +1,116 @@
+"""Values as sources write them into values of the canonical types, as SQL.
+
+Here: times, counts, money and durations, from text or from typed columns. Every expression gives null for what does not convert;
+which nulls are faults is for ``quality`` to say.
+
+Exactness: money goes from its text to the nano-dollar without passing through a double, rounding half away from zero; a double
+stands for its shortest decimal text. Sub-microsecond digits of a time are dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+from obs_pipeline.usage.sources.mapping import Unit
+
+_BLANKS: Final = r"E' \t\r\n'"
+_FIRST_MICROSECOND: Final = -62_135_596_800_000_000
+_LAST_MICROSECOND: Final = 253_402_300_799_999_999
+_PER_UNIT: Final = {"s": "1000000", "ms": "1000", "us": "1", "ns": "0.001"}
+_CENTS_EXPONENT: Final = {"usd": 0, "cents": -2, "micro_usd": -6}
+
+
+def text_sql(value: str, found: pa.DataType) -> str:
+    """Text with blanks as null; other types as their text."""
+    if pa.types.is_string(found):
+        return f"CASE WHEN trim({value}, {_BLANKS}) <> '' THEN {value} END"
+    return f"CAST({value} AS VARCHAR)"
+
+
+def number_sql(value: str, found: pa.DataType) -> str:
+    """As a double, or the value itself where it is an integer."""
+    return value if pa.types.is_integer(found) else f"TRY_CAST({value} AS DOUBLE)"
+
+
+def count_sql(number: str, found: pa.DataType) -> str:
+    """A whole number as BIGINT."""
+    if pa.types.is_integer(found):
+        return f"TRY_CAST({number} AS BIGINT)"
+    return f"CASE WHEN {number} = floor({number}) THEN TRY_CAST({number} AS BIGINT) END"
+
+
+def duration_sql(number: str, unit: Unit | None) -> str:
+    """Milliseconds as a double."""
+    return f"CAST({number} AS DOUBLE)" + (" * 1000" if unit == "s" else "")
+
+
+def money_sql(value: str, found: pa.DataType, number: str, unit: Unit | None) -> str:
+    """Dollars as DECIMAL(18, 9).
+
+    Text passes through DECIMAL(38, 9): the narrower cast misreads some numbers with exponents and some that are too large.
+    """
+    shift = _CENTS_EXPONENT[unit or "usd"]
+    if pa.types.is_decimal(found) and not shift:
+        return f"TRY_CAST({value} AS DECIMAL(18, 9))"
+    text = value if pa.types.is_string(found) else f"CAST({value} AS VARCHAR)"
+    wide = f"TRY_CAST({_times_ten_to(text, shift)} AS DECIMAL(38, 9))"
+    return f"CASE WHEN {number} = 0 THEN 0 ELSE TRY_CAST({wide} AS DECIMAL(18, 9)) END"
+
+
+def _times_ten_to(text: str, exponent: int) -> str:
+    if not exponent:
+        return text
+    mantissa = f"split_part(lower(trim({text})), 'e', 1)"
+    written = f"TRY_CAST(coalesce(nullif(split_part(lower(trim({text})), 'e', 2), ''), '0') AS INTEGER)"
+    return f"{mantissa} || 'e' || CAST({written} + {exponent} AS VARCHAR)"
+
+
+def time_sql(value: str, found: pa.DataType, unit: Unit | None) -> str:
+    """UTC as TIMESTAMP. Text with an offset is converted; without one it is UTC.
+
+    Without a unit a number counts from 1970 in seconds, milliseconds, microseconds or nanoseconds, whichever puts it nearest to
+    the present: the four ranges do not meet between 1973 and 5138.
+    """
+    if pa.types.is_timestamp(found) or pa.types.is_date(found):
+        return _sane(f"TRY_CAST({value} AS TIMESTAMP)")
+    text = value if pa.types.is_string(found) else f"CAST({value} AS VARCHAR)"
+    written = _sane(f"CAST(TRY_CAST(upper({text}) AS TIMESTAMPTZ) AS TIMESTAMP)")
+    compact = f"CAST(TRY_STRPTIME(upper({text}), '%Y%m%dT%H%M%S%z') AS TIMESTAMP)"
+    iso = f"coalesce({written}, {compact})"
+    if unit == "iso":
+        return iso
+    count = f"TRY_CAST({text} AS DECIMAL(28, 9))"
+    epoch = f"CASE WHEN {_in_range(count, unit)} THEN make_timestamp(CAST({_micros(count, unit)} AS BIGINT)) END"
+    return epoch if unit else f"CASE WHEN {count} IS NULL THEN {iso} ELSE {epoch} END"
+
+
+def _micros(count: str, unit: Unit | None) -> str:
+    if unit:
+        return f"floor({count} * {_PER_UNIT[unit]})"
+    size = f"abs({count})"
+    return (
+        f"CASE WHEN {size} < 100000000000 THEN {_micros(count, 's')}"
+        f" WHEN {size} < 100000000000000 THEN {_micros(count, 'ms')}"
+        f" WHEN {size} < 100000000000000000 THEN {_micros(count, 'us')}"
+        f" ELSE {_micros(count, 'ns')} END"
+    )
+
+
+def _in_range(count: str, unit: Unit | None) -> str:
+    return f"{_micros(count, unit)} BETWEEN {_FIRST_MICROSECOND} AND {_LAST_MICROSECOND}"
+
+
+def _sane(time: str) -> str:
+    """Infinite times, and years beyond four digits, are no times."""
+    return f"CASE WHEN isfinite({time}) AND {time} < TIMESTAMP '9999-12-31 23:59:59.999999' THEN {time} END"
+
+
+def attributes_sql(text: str) -> str:
+    """A JSON object as text; anything else is kept as ``{"text": ...}``."""
+    is_object = f"json_valid({text}) AND ltrim({text}, {_BLANKS})[1] = '{{'"
+    return (
+        f"CASE WHEN {text} IS NULL THEN NULL WHEN {is_object} THEN {text}"
+        f" ELSE CAST(json_object('text', {text}) AS VARCHAR) END"
+    )

@@ -1,0 +1,109 @@
+"""The lake tables of the usage room: columns, keys, meaning.
+
+Only shapes. What fills them is SQL beside this module; how they are stored is the lake's affair.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+from obs_pipeline.storage.lake import LakeTable
+from obs_pipeline.usage.event import DIMENSIONS, EVENT_FIELDS, MONEY, MONEY_SUM, TIME, TOKEN_COLUMNS
+
+DT: Final = pa.field("dt", pa.date32(), nullable=False)
+_ORIGIN: Final = (
+    pa.field("file_id", pa.string(), nullable=False),
+    pa.field("row_number", pa.int64(), nullable=False),
+)
+
+PRICED_FIELDS: Final = (
+    pa.field("list_cost", MONEY),
+    pa.field("cost", MONEY),
+    pa.field("cost_bound", MONEY),
+    pa.field("cost_source", pa.string(), nullable=False),
+    pa.field("price_ratio", pa.float64()),
+    pa.field("mispriced", pa.bool_(), nullable=False),
+    pa.field("price_version", pa.string()),
+)
+"""What pricing adds to an event. ``cost`` is the reported cost where there is one, else the list cost, else null."""
+
+USAGE_EVENTS: Final = LakeTable(
+    "usage_events",
+    pa.schema([DT, *EVENT_FIELDS, *PRICED_FIELDS, *_ORIGIN]),
+    ("source", "event_id"),
+    "One row a call, as its source reported it, with its price. Each (source, event id) once.",
+)
+
+USAGE_REJECTED: Final = LakeTable(
+    "usage_rejected",
+    pa.schema(
+        [
+            DT,
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("event_id", pa.string()),
+            pa.field("event_time", TIME),
+            pa.field("reason", pa.string(), nullable=False),
+            pa.field("detail", pa.string()),
+            pa.field("raw", pa.string()),
+            *_ORIGIN,
+        ]
+    ),
+    ("file_id", "row_number"),
+    "Quarantine: rows that could not be used, each with its reason and the row as it came. A row without a usable "
+    "time stands under the first good day of its file.",
+)
+
+USAGE_DUPLICATES: Final = LakeTable(
+    "usage_duplicates",
+    pa.schema(
+        [
+            DT,
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("event_id", pa.string(), nullable=False),
+            *_ORIGIN,
+        ]
+    ),
+    ("file_id", "row_number"),
+    "Rows dropped because the same event, with the same content, was taken in already.",
+)
+
+_SUMS: Final = (
+    pa.field("calls", pa.int64(), nullable=False),
+    pa.field("errors", pa.int64(), nullable=False),
+    *(pa.field(column, pa.int64()) for column in TOKEN_COLUMNS),
+    pa.field("cost", MONEY_SUM, nullable=False),
+    pa.field("list_cost", MONEY_SUM),
+    pa.field("cost_bound", MONEY_SUM),
+    pa.field("unpriced_calls", pa.int64(), nullable=False),
+    pa.field("mispriced_calls", pa.int64(), nullable=False),
+)
+_LATENCY: Final = (
+    pa.field("latency_calls", pa.int64(), nullable=False),
+    pa.field("latency_histogram", pa.list_(pa.int64())),
+)
+_DIMENSIONS: Final = tuple(pa.field(column, pa.string()) for column in DIMENSIONS)
+
+USAGE_HOURLY: Final = LakeTable(
+    "usage_hourly",
+    pa.schema(
+        [
+            DT,
+            pa.field("hour", TIME, nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            *_DIMENSIONS,
+            *_SUMS,
+            *_LATENCY,
+        ]
+    ),
+    ("hour", "source", *DIMENSIONS),
+    "Exact sums per hour, source and dimension; latency as a mergeable histogram.",
+)
+
+USAGE_DAILY: Final = LakeTable(
+    "usage_daily",
+    pa.schema([DT, pa.field("source", pa.string(), nullable=False), *_DIMENSIONS, *_SUMS, *_LATENCY]),
+    ("dt", "source", *DIMENSIONS),
+    "The hourly table summed to UTC days.",
+)

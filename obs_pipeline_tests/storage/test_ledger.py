@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import threading
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from obs_pipeline.storage import ledger as module
+from obs_pipeline.storage.ledger import AlertRecord, LandedDay, LandedFile, Ledger, LedgerError, pending_days
+
+NOON = datetime(2026, 3, 2, 12)
+MONDAY = date(2026, 3, 2)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(f"sqlite:///{tmp_path / 'state' / 'ledger.db'}")
+
+
+def land(ledger: Ledger, file_id: str, *days: date) -> None:
+    ledger.start_landing(LandedFile(file_id, "gateway", f"{file_id}.csv", 10, 0, None), NOON)
+    ledger.finish_landing(file_id, len(days), [LandedDay(day, 1, 0, NOON, NOON) for day in days], NOON)
+
+
+def test_the_schema_in_the_code_is_the_schema_the_migrations_make(ledger: Ledger):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with ledger.begin() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        assert compare_metadata(context, module.metadata) == []
+
+
+def test_the_newest_migration_is_the_one_the_code_expects(ledger: Ledger):
+    assert ledger.revision() == module.HEAD
+
+
+def test_a_landing_counts_only_when_it_is_finished(ledger: Ledger):
+    ledger.start_landing(LandedFile("f", "gateway", "f.csv", 10, 0, None), NOON)
+    assert ledger.landing_state("f") == "landing"
+    assert ledger.newest_landing_per_day() == {}
+    ledger.finish_landing("f", 1, [LandedDay(MONDAY, 1, 0, NOON, NOON)], NOON)
+    assert ledger.landing_state("f") == "landed"
+    assert list(ledger.newest_landing_per_day()) == [MONDAY]
+
+
+def test_an_interrupted_landing_can_be_started_again(ledger: Ledger):
+    ledger.start_landing(LandedFile("f", "gateway", "f.csv", 10, 0, None), NOON)
+    land(ledger, "f", MONDAY)
+    assert ledger.landing_state("f") == "landed"
+
+
+def test_a_settled_day_is_pending_again_when_more_lands(ledger: Ledger):
+    land(ledger, "first", MONDAY)
+    ledger.mark_settled(ledger.newest_landing_per_day(), NOON)
+    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1) == []
+    land(ledger, "second", MONDAY)
+    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1) == [MONDAY]
+
+
+def test_freshness_is_the_newest_event_of_each_source(ledger: Ledger):
+    land(ledger, "first", MONDAY)
+    land(ledger, "second", MONDAY)
+    (source,) = ledger.freshness()
+    assert (source.source, source.files, source.rows, source.last_event) == ("gateway", 2, 2, NOON)
+
+
+def test_an_alert_is_recorded_once_a_key(ledger: Ledger):
+    alert = AlertRecord("run_failed:1", "batch_failed", "critical", "it failed", {"run_id": "1"}, NOON)
+    assert ledger.raise_alert(alert)
+    assert not ledger.raise_alert(alert)
+    assert ledger.alerts() == [alert]
+
+
+def test_an_unusable_path_says_where_and_what_to_do(tmp_path: Path):
+    (tmp_path / "ledger.db").write_text("this is no database, and long enough to be sure of it" * 100)
+    with pytest.raises(LedgerError, match=r"ledger\.db.*OBS_HOME"):
+        Ledger(f"sqlite:///{tmp_path / 'ledger.db'}").revision()
+
+
+def test_a_password_in_the_url_is_never_shown():
+    with pytest.raises(LedgerError) as caught:
+        Ledger("postgresql+nodriver://me:s3cret@nowhere/db").revision()
+    assert "s3cret" not in str(caught.value)
+
+
+def test_writers_of_several_threads_wait_for_each_other(ledger: Ledger):
+    ledger.migrate()
+    threads = [threading.Thread(target=land, args=(ledger, f"f{n}", MONDAY + timedelta(days=n))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ledger.newest_landing_per_day()) == 8
+
+
+DAYS = st.integers(0, 30).map(lambda n: MONDAY + timedelta(days=n))
+
+
+@given(newest=st.dictionaries(DAYS, st.integers(1, 9)), settled=st.dictionaries(DAYS, st.integers(1, 9)))
+def test_pending_are_the_days_with_unseen_landings_and_those_their_ids_reach(
+    newest: dict[date, int], settled: dict[date, int]
+):
+    pending = pending_days(newest, settled, reach=1)
+    assert pending == sorted(set(pending))
+    for day in newest:
+        unseen = newest[day] > settled.get(day, -1)
+        before = day - timedelta(days=1)
+        unseen_before = before in newest and newest[before] > settled.get(before, -1)
+        assert (day in pending) == (unseen or unseen_before)
