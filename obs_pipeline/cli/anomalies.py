@@ -14,9 +14,6 @@ from obs_pipeline.cli.workspace import open_workspace
 if TYPE_CHECKING:
     from obs_pipeline.detection.models import Anomaly
 
-Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A UTC day, YYYY-MM-DD.")]
-
-
 def anomalies(
     first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")] = None,
     last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")] = None,
@@ -49,21 +46,17 @@ def anomalies(
     out.print(anomaly_table(found))
 
 
-def anomaly_table(found: list[Anomaly]) -> Table:
-    """Anomalies as a table for a terminal."""
-    table = Table("when (UTC)", "", "score", "agent", "metric", "observed", "expected", "why", "id")
+def anomaly_table(found: list[Anomaly], title: str | None = None) -> Table:
+    """Anomalies for a terminal of any width: what and when, the reason below it, the id to ask further with."""
+    table = Table("", "score", "what", title=title, title_justify="left", show_lines=True)
     for anomaly in found:
         when = anomaly.timestamp.strftime("%Y-%m-%d" if anomaly.grain == "day" else "%Y-%m-%d %H:00")
+        usual = "" if anomaly.baseline is None else f", usual {measure(anomaly.metric, anomaly.baseline)}"
+        headline = f"{when}  {text(anomaly.agent)}  {anomaly.metric} {measure(anomaly.metric, anomaly.observed)}{usual}"
         table.add_row(
-            when,
             severity(anomaly.severity),
             f"{anomaly.score:.0f}",
-            text(anomaly.agent),
-            anomaly.metric,
-            measure(anomaly.metric, anomaly.observed),
-            measure(anomaly.metric, anomaly.baseline),
-            text(anomaly.reason),
-            f"[dim]{anomaly.id}[/]",
+            f"[bold]{headline}[/]\n{text(anomaly.reason)}\n[dim]{anomaly.id}[/]",
         )
     return table
 

@@ -160,9 +160,7 @@ def _show_worst(worst: list[Anomaly], result: BatchResult) -> None:
     if not worst:
         out.print("No anomalies.")
         return
-    table = anomaly_table(worst)
-    table.title, table.title_justify = f"Worst anomalies ({counts})", "left"
-    out.print(table)
+    out.print(anomaly_table(worst, title=f"Worst anomalies ({counts})"))
 
 
 def _show_checks(run: BatchRun) -> None:

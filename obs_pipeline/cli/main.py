@@ -1,17 +1,21 @@
 """The command line: the list of commands, and how errors end.
 
 Exit codes: 0 done · 1 the batch failed · 2 wrong use or bad input · 3 done, but something needs attention
-(``doctor``; ``ingest --strict``; ``batch --strict``) · 4 another process is at the same work.
+(``doctor``; ``ingest --strict``; ``batch --strict``) · 4 another process is at the same work ·
+70 a fault of this program.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
+import traceback
+from pathlib import Path
 
 import typer
 
 from obs_pipeline.cli import anomalies, batch, doctor, explain, ingest, simulate, ui
-from obs_pipeline.cli.console import errors
+from obs_pipeline.cli.console import errors, text
 from obs_pipeline.errors import ObsError
 
 app = typer.Typer(
@@ -37,5 +41,15 @@ def run() -> None:
     try:
         app()
     except ObsError as error:
-        errors.print(f"[bold red]error:[/] {error}", highlight=False)
+        errors.print(f"[bold red]error:[/] {text(error)}", highlight=False)
         sys.exit(error.exit_code)
+    except Exception as error:
+        errors.print(f"[bold red]unexpected error:[/] {type(error).__name__}: {text(error)}", highlight=False)
+        errors.print(f"This is a fault of obs-pipeline. The whole story is in {_keep_traceback()}.", highlight=False)
+        sys.exit(70)
+
+
+def _keep_traceback() -> Path:
+    path = Path(tempfile.gettempdir()) / "obs-pipeline-error.txt"
+    path.write_text(traceback.format_exc())
+    return path

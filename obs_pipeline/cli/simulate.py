@@ -12,6 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from obs_pipeline.cli.console import errors, out, print_json
 from obs_pipeline.cli.workspace import utc_now
 from obs_pipeline.errors import ObsError
+from obs_pipeline.settings import get_settings
+
+_DAYS_WORTH_A_PROCESS = 30
 
 
 def simulate_fleet(
@@ -35,7 +38,12 @@ def simulate_fleet(
     columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TextColumn("days"), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=as_json) as bar:
         task = bar.add_task("days", total=days)
-        summary = simulate(config, out_dir, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+        summary = simulate(
+            config,
+            out_dir,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            workers=get_settings().engine_threads if days > _DAYS_WORTH_A_PROCESS else 1,
+        )
     if as_json:
         print_json(summary)
         return

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from obs_pipeline.detection.models import Anomaly, anomalies_from_table
 from obs_pipeline.detection.tables import ANOMALIES
@@ -76,7 +77,7 @@ def anomalies(
         values += severities
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     query = f"SELECT * FROM anomalies {where} ORDER BY score DESC, timestamp, id LIMIT ?"
-    return anomalies_from_table(connection.execute(query, [*values, limit]).to_arrow_table())
+    return anomalies_from_table(connection.sql(query, params=[*values, limit]).to_arrow_table())
 
 
 def anomaly_counts(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> dict[str, int]:
@@ -88,7 +89,7 @@ def anomaly_counts(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayR
 def anomaly_by_id(connection: duckdb.DuckDBPyConnection, lake: Lake, id_or_prefix: str) -> list[Anomaly]:
     """The anomalies whose id begins so: one when the id is whole, none when it is unknown."""
     lake.view(connection, ANOMALIES)
-    found = connection.execute("SELECT * FROM anomalies WHERE starts_with(id, ?) LIMIT 5", [id_or_prefix])
+    found = connection.sql("SELECT * FROM anomalies WHERE starts_with(id, ?) LIMIT 5", params=[id_or_prefix])
     return anomalies_from_table(found.to_arrow_table())
 
 
@@ -105,3 +106,22 @@ def days_by_source(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayR
 def _conditions(equal: dict[str, str | None]) -> tuple[list[str], list[Any]]:
     asked = {column: value for column, value in equal.items() if value is not None}
     return [f"{column} = ?" for column in asked], list(asked.values())
+
+
+def events_between(
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    series: tuple[str | None, str | None, str | None],
+    start: datetime,
+    end: datetime,
+) -> pa.Table:
+    """The events of one (org, project, agent) from ``start`` (inclusive) to ``end`` (exclusive)."""
+    lake.view(connection, USAGE_EVENTS, DayRange(start.date(), (end - timedelta(microseconds=1)).date()))
+    return connection.sql(
+        """
+        SELECT * FROM usage_events
+        WHERE org IS NOT DISTINCT FROM ? AND project IS NOT DISTINCT FROM ? AND agent IS NOT DISTINCT FROM ?
+            AND event_time >= ? AND event_time < ?
+        """,
+        params=[*series, start, end],
+    ).to_arrow_table()

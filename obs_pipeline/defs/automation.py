@@ -3,8 +3,6 @@
 A tick only looks and asks for a run; all work is in the runs.
 """
 
-from __future__ import annotations
-
 import json
 from datetime import date, timedelta
 from pathlib import Path

@@ -58,7 +58,7 @@ def run_batch(settings: Settings, days: DayRange, listener: Callable[[str, DayRa
 
     started = monotonic()
     with open_instance(settings) as instance:
-        result = defs.get_job_def("daily_batch").execute_in_process(
+        result = defs.resolve_job_def("daily_batch").execute_in_process(
             instance=instance,
             tags=range_tags(days),
             raise_on_error=False,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import duckdb
 
-from obs_pipeline.detection.chart import Mark, band_chart_svg
+from obs_pipeline.detection.chart import band_chart_svg
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES
 from obs_pipeline.storage.lake import DayRange, Lake
 
@@ -57,6 +57,6 @@ def _chart(day: date, agent: str | None, metric: str, rows: list[tuple[Any, ...]
     unknown = (float("nan"),) * 4 + (None,)
     values = [series.get(time, unknown) for time in times]
     columns = [[float("nan") if value[n] is None else value[n] for value in values] for n in range(4)]
-    marks = [Mark(time, value[4]) for time, value in zip(times, values, strict=True) if value[4]]
+    marks = [(time, value[4]) for time, value in zip(times, values, strict=True) if value[4]]
     title = f"{agent or '(unattributed)'}: {metric} per day, up to {day}"
     return band_chart_svg(times, *columns, marks, title=title, unit=_UNITS[metric])

@@ -1,7 +1,5 @@
 """Baselines and anomalies as assets, with the picture of each day."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

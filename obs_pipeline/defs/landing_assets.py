@@ -1,7 +1,5 @@
 """Files into the lake: the asset that takes in what waits in the landing folder."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,7 @@ def usage_files(
     engine: EngineResource,
     prices: PricesResource,
     limits: BatchLimits,
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """Land every waiting file; note those that cannot be read as alerts."""
     inbox = Inbox(Path(limits.landing), Path(limits.policies) / "sources")
     waiting = inbox.waiting()

@@ -1,7 +1,5 @@
 """The dashboard marts as assets."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg
@@ -38,7 +36,7 @@ def mart_spend(
     engine: EngineResource,
     limits: BatchLimits,
     progress: dg.ResourceParam[Progress],
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """Spend by hour and by day; each grain adds up to the hourly table."""
     days, tables, evidence = days_of(context), lake.open(), checks.Evidence("mart_spend")
     with engine.get_connection() as connection:
@@ -71,7 +69,7 @@ def mart_leaderboard(
     engine: EngineResource,
     limits: BatchLimits,
     progress: dg.ResourceParam[Progress],
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """Who moved most against the week before."""
     days, tables, evidence = days_of(context), lake.open(), checks.Evidence("mart_leaderboard")
     totals = {"cost": "sum(cost)", "calls": "sum(calls)"}
@@ -100,7 +98,7 @@ def mart_data_quality(
     engine: EngineResource,
     limits: BatchLimits,
     progress: dg.ResourceParam[Progress],
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """What became of every row of the days."""
     days, tables, evidence = days_of(context), lake.open(), checks.Evidence("mart_data_quality")
     with engine.get_connection() as connection:

@@ -1,7 +1,5 @@
 """Dagster resources: thin wrappers that hand out the plain objects of the rooms."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime

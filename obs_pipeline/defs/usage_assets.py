@@ -3,8 +3,6 @@
 Each reads, calls its room, writes, and tells its story. What the numbers mean is decided in ``obs_pipeline.usage``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -111,7 +109,7 @@ def usage_hourly(
     engine: EngineResource,
     limits: BatchLimits,
     progress: dg.ResourceParam[Progress],
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """Sum events to hours, and prove that no cent was lost on the way."""
     days, tables, evidence = days_of(context), lake.open(), checks.Evidence("usage_hourly")
     with engine.get_connection() as connection:
@@ -141,7 +139,7 @@ def usage_daily(
     engine: EngineResource,
     limits: BatchLimits,
     progress: dg.ResourceParam[Progress],
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """Sum hours to days."""
     days, tables, evidence = days_of(context), lake.open(), checks.Evidence("usage_daily")
     with engine.get_connection() as connection:

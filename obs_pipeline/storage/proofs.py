@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+from deltalake import Schema
 
 from obs_pipeline.storage.lake import DayRange, Lake, LakeTable
 
@@ -73,10 +74,7 @@ def schema_is_declared(lake: Lake, table: LakeTable) -> Proof:
     opened = lake.open(table)
     if opened is None:
         return Proof(0)
-    import pyarrow as pa
-
-    stored = {field.name: str(field.type) for field in pa.schema(opened.schema().to_arrow())}
-    declared = {field.name: str(field.type) for field in table.schema}
+    stored, declared = _types(opened.schema()), _types(Schema.from_arrow(table.schema))
     names = sorted(stored.keys() | declared.keys())
     wrong = [
         {"column": name, "stored": stored.get(name), "declared": declared.get(name)}
@@ -84,6 +82,10 @@ def schema_is_declared(lake: Lake, table: LakeTable) -> Proof:
         if stored.get(name) != declared.get(name)
     ]
     return Proof(len(wrong), wrong[:_SHOWN])
+
+
+def _types(schema: Schema) -> dict[str, str]:
+    return {field.name: str(field.type) for field in schema.fields}
 
 
 def _proof(connection: duckdb.DuckDBPyConnection, offences: str) -> Proof:

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +40,6 @@ _DAY_IN_NAME: Final = re.compile(r"(20\d\d)-?([01]\d)-?([0-3]\d)")
 _GOOD_COLUMNS: Final = [name for name in LANDED_SCHEMA.names if name not in ("reason", "detail", "raw")]
 _EARLIEST: Final = datetime(2020, 1, 1)
 _FUTURE_ALLOWED: Final = timedelta(days=1)
-_TOLERATED_DOLLARS: Final = 0.001
 _EXAMPLES: Final = 20
 
 
@@ -150,12 +150,9 @@ def price(
     connection.register("calls", calls)
     connection.register("rates", prices.rates(models))
     connection.register("bounds", prices.bounds(models))
-    connection.register(
-        "price_tolerance", pa.table({"relative": [tolerance], "absolute": [_TOLERATED_DOLLARS]})
-    )
+    connection.register("price_tolerance", price_tolerance(Decimal(str(tolerance))))
     priced = connection.sql(price_calls_sql()).to_arrow_table()
-    version = pa.array([prices.version] * 1).take(pa.array([0] * priced.num_rows, pa.int32()))
-    priced = priced.append_column("price_version", version)
+    priced = priced.append_column("price_version", pa.repeat(prices.version, priced.num_rows))
     return priced.select(USAGE_EVENTS.schema.names).cast(USAGE_EVENTS.schema)
 
 
@@ -198,7 +195,7 @@ class _Tally:
             rows = rows.filter(is_good)
         good = rows.select(_GOOD_COLUMNS)
         good = good.append_column("dt", good["event_time"].cast(pa.date32()))
-        good = good.append_column("file_id", _constant(self._file_id, good.num_rows))
+        good = good.append_column("file_id", pa.repeat(self._file_id, good.num_rows))
         self._count_days(good)
         return good
 
@@ -266,8 +263,8 @@ class _Tally:
         )
         days = pc.if_else(usable, bad["event_time"].cast(pa.date32()), pa.scalar(None, pa.date32()))
         bad = bad.select(["source", "event_id", "event_time", "reason", "detail", "raw", "row_number"])
-        bad = bad.set_column(0, "source", _constant(self._source, bad.num_rows))
-        bad = bad.append_column("file_id", _constant(self._file_id, bad.num_rows))
+        bad = bad.set_column(0, "source", pa.repeat(self._source, bad.num_rows))
+        bad = bad.append_column("file_id", pa.repeat(self._file_id, bad.num_rows))
         bad = bad.add_column(0, "dt", days)
         if self._writer is None:
             self._spool.parent.mkdir(parents=True, exist_ok=True)
@@ -291,12 +288,6 @@ class _Tally:
 
 def _counts(column: pa.ChunkedArray) -> dict[Any, int]:
     return {row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()}
-
-
-def _constant(value: str, rows: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int8()), pa.array([value])).cast(
-        pa.string()
-    )
 
 
 def _day_in(name: str) -> date | None:

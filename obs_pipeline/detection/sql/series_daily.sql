@@ -6,6 +6,8 @@ SELECT
     CAST(sum(input_tokens) AS BIGINT) AS input_tokens,
     CAST(sum(output_tokens) AS BIGINT) AS output_tokens,
     CAST(sum(cost) AS DOUBLE) AS cost,
+    CAST(sum(list_cost) AS DOUBLE) AS list_cost,
+    CAST(sum(cost_bound) AS DOUBLE) AS cost_bound,
     CAST(sum(unpriced_calls) AS BIGINT) AS unpriced_calls,
     CAST(sum(mispriced_calls) AS BIGINT) AS mispriced_calls,
     CAST(sum(latency_calls) AS BIGINT) AS latency_calls,

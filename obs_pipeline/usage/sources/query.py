@@ -141,26 +141,42 @@ class BlockQuery:
         return frozenset(("input_tokens",)) if self.mapping.tokens == "exclusive" else frozenset()
 
     def sql(self, computed: Set[str]) -> str:
-        """Every row of the block with the ``computed`` fields, ``row_number``, ``reason``, ``detail`` and ``raw``; only the unfit rows
-        when nothing is to be computed. A field that is not computed is known to be canonical as it stands."""
+        """Every row of the block with the ``computed`` fields, ``row_number``, ``reason``, ``detail`` and ``raw``.
+
+        A mapped field that is not computed is known to be canonical as it stands.
+        """
+        outputs = [f"v_{name} AS {name}" for name in sorted(computed)]
+        return f"""
+            WITH {self._judged(computed)},
+            shown AS (
+                SELECT *, CASE WHEN verdict IS NOT NULL THEN {raw_sql(self.layout.raw)} END AS shown FROM judged
+            )
+            SELECT {", ".join([*outputs, *self._findings()])} FROM shown
+        """
+
+    @cached_property
+    def unfit_sql(self) -> str:
+        """The ``row_number`` of every unfit row of a block in which nothing is to be computed.
+
+        Most blocks have none, and the engine takes longer to prepare the sentences about them than to find that out.
+        """
+        return f"WITH {self._judged(frozenset())} SELECT row_number FROM judged WHERE verdict IS NOT NULL"
+
+    def _judged(self, computed: Set[str]) -> str:
         fields = [field for field in self.fields.values() if field.name in computed or field.name in _JUDGED]
         known = {field.name for field in fields if field.kind == "text" and field.name not in computed}
         written = [f"{_written_sql(field, known)} AS {field.written}" for field in fields]
         numbers = [f"{field.number_sql} AS {field.number}" for field in fields if field.is_number]
         converted = [f"{self._value_sql(field, known)} AS {field.value}" for field in fields]
-        if self.mapping.attributes:
+        if "attributes" in computed and self.mapping.attributes:
             converted.append(f"{_collected(self.mapping.attributes, self.layout)} AS v_attributes")
-        outputs = [f"v_{name} AS {name}" for name in sorted(computed)]
         return f"""
-            WITH located AS ({self.layout.relation}),
+            located AS ({self.layout.relation}),
             written AS (SELECT {", ".join(["*", *written])} FROM located),
             numbered AS (SELECT {", ".join(["*", *numbers])} FROM written),
             converted AS (SELECT {", ".join(["*", *converted])} FROM numbered),
             whole AS (SELECT * {self._whole_input()} FROM converted),
-            judged AS (SELECT *, {verdict_sql(self._rules)} AS verdict FROM whole),
-            shown AS (SELECT *, CASE WHEN verdict IS NOT NULL THEN {raw_sql(self.layout.raw)} END AS shown FROM judged)
-            SELECT {", ".join([*outputs, *self._findings()])}
-            FROM shown {"" if computed else "WHERE verdict IS NOT NULL"}
+            judged AS (SELECT *, {verdict_sql(self._rules)} AS verdict FROM whole)
         """
 
     def _findings(self) -> tuple[str, ...]:

@@ -40,9 +40,9 @@ class RawRows:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is held at a time: rows of a Parquet batch, bytes of text, bytes of one record."""
+    """How much is held at a time: rows of a Parquet file, bytes of text, bytes of one record."""
 
-    batch_rows: int = 65_536
+    block_rows: int = 131_072
     block_bytes: int = 8 << 20
     record_bytes: int = 1 << 20
 
@@ -85,7 +85,7 @@ def _parquet(path: Path, mapping: SourceMapping, limits: Limits) -> RawRows:
     layout = ColumnLayout(schema, mapping.paths())
     if not layout.names:
         return _nothing(_no_mapped_column(path, schema.names))
-    return RawRows(layout, file.batches(layout.names, limits.batch_rows))
+    return RawRows(layout, file.batches(layout.names, limits.block_rows))
 
 
 def _chunks(path: Path, limits: Limits) -> Iterator[bytes]:

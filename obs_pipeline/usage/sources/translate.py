@@ -31,17 +31,17 @@ def read_usage(
     mapping: SourceMapping,
     *,
     now: datetime,
-    batch_rows: int = Limits.batch_rows,
+    batch_rows: int = 65_536,
     block_bytes: int = Limits.block_bytes,
     max_line_bytes: int = Limits.record_bytes,
 ) -> Iterator[pa.RecordBatch]:
     """Every row of a file as ``LANDED_SCHEMA``, good or not, in batches of at most ``batch_rows``.
 
-    Memory does not grow with the file: at most about ``block_bytes`` of text, or ``batch_rows`` of a Parquet file, are held. ``now`` (UTC when
-    naive) bounds the times that are possible. Whatever is wrong inside the file comes as rows with a reason; only a file that cannot be opened
+    Memory does not grow with the file: at most about ``block_bytes`` of text, or one block of Parquet rows, are held.
+    ``now`` (UTC when naive) bounds the times that are possible. Whatever is wrong inside the file comes as rows with a reason; only a file that cannot be opened
     or read from its disk raises ``FileUnreadable``.
     """
-    limits = Limits(batch_rows=batch_rows, block_bytes=block_bytes, record_bytes=max_line_bytes)
+    limits = Limits(block_rows=max(batch_rows, Limits.block_rows), block_bytes=block_bytes, record_bytes=max_line_bytes)
     raw = raw_rows(path, mapping, limits)
     with closing(_engine()) as engine:
         translator = Translator(BlockQuery(mapping, raw.layout, now), engine)
@@ -70,16 +70,30 @@ class Translator:
     def landed(self, rows: pa.Table) -> pa.Table:
         """A block as ``LANDED_SCHEMA``, row for row."""
         ready = self._ready(rows)
-        numbers = rows.column("row_number")
-        result = self._run(rows, computed=self._query.computable.difference(ready))
-        if result.num_rows < rows.num_rows:
-            found = _scattered(result, numbers)
-        elif result.column("row_number").equals(numbers):
-            found = {name: result.column(name) for name in result.column_names}
-        else:
-            raise RuntimeError("the engine returned the rows of a block in another order")
-        landed = landed_rows({**ready, **found, "row_number": numbers}, rows.num_rows)
+        computed = self._query.computable.difference(ready)
+        found = self._computed(rows, computed) if computed else self._findings(rows)
+        landed = landed_rows({**ready, **found, "row_number": rows.column("row_number")}, rows.num_rows)
         return with_derived_ids(landed, self._engine)
+
+    def _computed(self, rows: pa.Table, computed: frozenset[str]) -> dict[str, pa.ChunkedArray]:
+        if computed not in self._sql:
+            self._sql[computed] = self._query.sql(computed)
+        found = self._run(self._sql[computed], rows)
+        if not found.column("row_number").equals(rows.column("row_number")):
+            raise RuntimeError("the engine returned the rows of a block in another order")
+        return {name: found.column(name) for name in found.column_names}
+
+    def _findings(self, rows: pa.Table) -> dict[str, pa.ChunkedArray]:
+        """Reasons for a block of which only the fitness of its rows is not known."""
+        unfit = self._run(self._query.unfit_sql, rows).column("row_number").to_numpy()
+        if not len(unfit):
+            return {}
+        places = np.searchsorted(rows.column("row_number").to_numpy(), unfit)
+        found = self._computed(rows.take(pa.array(places)), frozenset())
+        taken = np.full(rows.num_rows, -1)
+        taken[places] = np.arange(len(places))
+        indices = pa.array(taken, mask=taken < 0)
+        return {name: found[name].take(indices) for name in ("reason", "detail", "raw")}
 
     def _ready(self, rows: pa.Table) -> dict[str, pa.Array]:
         """The fields of this block that need no query."""
@@ -96,12 +110,10 @@ class Translator:
                 ready[name] = column
         return ready
 
-    def _run(self, rows: pa.Table, computed: frozenset[str]) -> pa.Table:
-        if computed not in self._sql:
-            self._sql[computed] = self._query.sql(computed)
+    def _run(self, sql: str, rows: pa.Table) -> pa.Table:
         self._engine.register(BLOCK, rows)
         try:
-            return self._engine.sql(self._sql[computed]).to_arrow_table()
+            return self._engine.sql(sql).to_arrow_table()
         finally:
             self._engine.unregister(BLOCK)
 
@@ -116,13 +128,3 @@ def _ready_field(field: MappedField, rows: pa.Table) -> pa.Array | None:
     found = ready_column(field.name, field.kind, field.column.unit, rows.column(column).combine_chunks())
     falls_back = field.name == "source" and found is not None and found.null_count
     return None if falls_back else found
-
-
-def _scattered(found: pa.Table, numbers: pa.ChunkedArray) -> dict[str, pa.Array]:
-    """Findings about some rows, put at the places of those rows."""
-    if not found.num_rows:
-        return {}
-    places = np.full(len(numbers), -1)
-    places[np.searchsorted(numbers.to_numpy(), found.column("row_number").to_numpy())] = np.arange(found.num_rows)
-    taken = pa.array(places, mask=places < 0)
-    return {name: found.column(name).take(taken) for name in ("reason", "detail", "raw")}
