@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _STEPS = 7
 _WORST = 10
+_BUDGETS = 8
+_BUDGET_STYLE = {"exceeded": "bold red", "warning": "yellow", "incomparable": "yellow"}
 
 
 def batch(
@@ -129,6 +131,7 @@ def _show(workspace: Workspace, run: BatchRun, result: BatchResult, counts: RowC
         worst = queries.anomalies(connection, workspace.lake, run.days, limit=_WORST)
     out.print(_totals(run, result, counts))
     _show_worst(worst, result)
+    _show_budgets(workspace, run)
     _show_checks(run)
     _show_next(worst)
 
@@ -161,6 +164,34 @@ def _show_worst(worst: list[Anomaly], result: BatchResult) -> None:
         out.print("No anomalies.")
         return
     out.print(anomaly_table(worst, title=f"Worst anomalies ({counts})"))
+
+
+def _show_budgets(workspace: Workspace, run: BatchRun) -> None:
+    from obs_pipeline.dashboard import queries
+    from obs_pipeline.policy.files import load_policies
+
+    loaded = load_policies(workspace.settings.policies)
+    for problem in loaded.problems:
+        out.print(f"[yellow]policy[/] {text(problem)}")
+    at = datetime.combine(run.days.last, time.max)
+    with workspace.engine() as connection:
+        stated = [one for one in queries.budgets(connection, workspace.lake, loaded.policies, at) if one.set_at == one.scope]
+    if not stated:
+        out.print("No budget is set for what was used. [dim]Budgets are files under policies/.[/]")
+        return
+    shown = sorted(stated, key=lambda one: -(one.ratio or 0))[:_BUDGETS]
+    title = f"Budgets at the end of {run.days.last} ({len(shown)} of {len(stated)}, fullest first)"
+    table = Table("budget of", "limit", "spent", "used", "", title=title, title_justify="left")
+    for one in shown:
+        amount = money if one.kind == "cost" else "{:,.0f}".format
+        table.add_row(
+            text(" / ".join(part for part in one.place if part)),
+            f"{amount(one.limit)} {one.kind if one.kind != 'cost' else ''} {one.period}".replace("  ", " "),
+            "—" if one.spent is None else amount(one.spent),
+            "—" if one.ratio is None else f"{one.ratio:.0%}",
+            f"[{_BUDGET_STYLE.get(one.state, 'green')}]{one.state}[/]",
+        )
+    out.print(table)
 
 
 def _show_checks(run: BatchRun) -> None:

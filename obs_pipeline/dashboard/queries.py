@@ -9,15 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
 
 from obs_pipeline.detection.models import Anomaly, anomalies_from_table
 from obs_pipeline.detection.tables import ANOMALIES
+from obs_pipeline.policy.provenance import SourcedPolicy
+from obs_pipeline.policy.resolution import resolve_all
+from obs_pipeline.policy.status import BudgetStatus, budget_status, places_of, spend_span
 from obs_pipeline.storage.lake import DayRange, Lake
-from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_REJECTED
+from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_HOURLY, USAGE_REJECTED
+
+_BUDGETS_LOOK_BACK: Final = timedelta(days=40)
 
 
 @dataclass(frozen=True)
@@ -125,3 +130,29 @@ def events_between(
         """,
         params=[*series, start, end],
     ).to_arrow_table()
+
+
+def budgets(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, policies: Sequence[SourcedPolicy], at: datetime
+) -> tuple[BudgetStatus, ...]:
+    """Where every budget stands at ``at`` (UTC), for every organisation, project and agent used in the 40 days before.
+
+    Sums whole hours: a window that begins within an hour (zones at half hours) is counted from that hour's start.
+    """
+    lake.view(connection, USAGE_HOURLY, DayRange((at - _BUDGETS_LOOK_BACK).date(), at.date()))
+    used = connection.execute("SELECT DISTINCT org, project, agent FROM usage_hourly").fetchall()
+    effective = resolve_all(places_of(used), policies, at).values()
+    span = spend_span(effective, at)
+    if span is None:
+        return ()
+    usage = connection.sql(
+        """
+        SELECT org, project, agent, hour, sum(cost) AS cost, sum(cost_bound) AS cost_bound,
+            CAST(coalesce(sum(input_tokens), 0) + coalesce(sum(output_tokens), 0) AS BIGINT) AS tokens,
+            CAST(sum(calls) AS BIGINT) AS calls, CAST(sum(unpriced_calls) AS BIGINT) AS unpriced_calls
+        FROM usage_hourly WHERE hour >= date_trunc('hour', CAST(? AS TIMESTAMP)) AND hour < ?
+        GROUP BY org, project, agent, hour
+        """,
+        params=[span.start, span.end],
+    ).to_arrow_table()
+    return budget_status(effective, usage, at)

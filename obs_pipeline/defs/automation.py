@@ -38,6 +38,7 @@ daily_batch = dg.define_asset_job(
     job=daily_batch,
     cron_schedule=f"0 {get_settings().daily_batch_hour} * * *",
     execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every day: the batch for the day before.",
 )
 def daily_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
@@ -49,6 +50,7 @@ def daily_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 @dg.sensor(
     job=land_usage,
     minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
     description="A file in the landing folder that has stopped growing is taken in.",
 )
 def landing_sensor(context: dg.SensorEvaluationContext, limits: BatchLimits) -> dg.SensorResult | dg.SkipReason:
@@ -68,6 +70,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, limits: BatchLimits) -> 
 @dg.sensor(
     job=daily_batch,
     minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
     description="Days with landed events that the batch has not seen, however old, are computed again, in one run.",
 )
 def touched_days_sensor(
@@ -89,6 +92,7 @@ def touched_days_sensor(
 
 @dg.run_failure_sensor(
     name="failed_run_alert",
+    default_status=dg.DefaultSensorStatus.RUNNING,
     description="A failed run becomes an alert record in the ledger.",
 )
 def failed_run_alert(context: dg.RunFailureSensorContext, ledger: LedgerResource) -> None:
@@ -126,7 +130,11 @@ def maintain_lake() -> None:
 
 
 maintenance_schedule = dg.ScheduleDefinition(
-    name="maintenance_schedule", job=maintain_lake, cron_schedule="30 4 * * 0", execution_timezone="UTC"
+    name="maintenance_schedule",
+    job=maintain_lake,
+    cron_schedule="30 4 * * 0",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 
 

@@ -21,6 +21,7 @@ def instance_config(root: str) -> dict[str, Any]:
     """The content of ``dagster.yaml`` for an instance whose state lives under ``root``."""
     return {
         "telemetry": {"enabled": False},
+        "nux": {"enabled": False},
         "local_artifact_storage": {
             "module": "dagster._core.storage.root",
             "class": "LocalArtifactStorage",

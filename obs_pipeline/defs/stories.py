@@ -81,4 +81,4 @@ def _cell(value: Any) -> str:
         return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")[:200]
+    return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")[:600]

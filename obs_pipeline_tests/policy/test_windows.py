@@ -142,7 +142,9 @@ def test_days_fill_weeks_and_months_exactly(instant, zone, week_start):
 @given(st.dates(date(1975, 1, 1), date(2037, 12, 1)), zones)
 def test_a_day_begins_at_the_first_instant_of_its_date(day, zone):
     start = day_start(day, zone)
-    local = [(start + step).replace(tzinfo=UTC).astimezone(zone).date() for step in (-timedelta(seconds=1), timedelta())]
+    local = [
+        (start + step).replace(tzinfo=UTC).astimezone(zone).date() for step in (-timedelta(seconds=1), timedelta())
+    ]
     assert local[0] < day <= local[1]
 
 
