@@ -33,9 +33,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="OBS_", extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=lambda: project_root() / ".obs", description="Where all state lives.")
-    policies: Path = Field(
-        default_factory=lambda: project_root() / "policies", description="What operators edit."
-    )
+    policies: Path = Field(default_factory=lambda: project_root() / "policies", description="What operators edit.")
     lake_uri: str | None = Field(default=None, description="Folder or object-store URI of the lake.")
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL of the ledger.")
 

@@ -14,6 +14,7 @@ from obs_pipeline.cli.workspace import open_workspace
 if TYPE_CHECKING:
     from obs_pipeline.detection.models import Anomaly
 
+
 def anomalies(
     first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")] = None,
     last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")] = None,

@@ -143,7 +143,11 @@ def _totals(run: BatchRun, result: BatchResult, counts: RowCounts) -> Panel:
         ("days", f"{len(result.days):,}", f"{run.days}" + (f", {provisional} provisional" if provisional else "")),
         ("events", f"{result.events:,}", f"cost {money(counts.cost)}"),
         ("quarantined", f"{result.quarantined:,}", f"and {result.duplicates:,} duplicates dropped"),
-        ("unpriced", f"{result.unpriced:,}", f"at most {money(counts.unpriced_bound)} on top" if result.unpriced else ""),
+        (
+            "unpriced",
+            f"{result.unpriced:,}",
+            f"at most {money(counts.unpriced_bound)} on top" if result.unpriced else "",
+        ),
         (
             "mispriced",
             f"{counts.mispriced:,}",
@@ -159,7 +163,7 @@ def _totals(run: BatchRun, result: BatchResult, counts: RowCounts) -> Panel:
 
 
 def _show_worst(worst: list[Anomaly], result: BatchResult) -> None:
-    counts = ", ".join(f"{count} {severity}" for severity, count in reversed(result.anomalies.items()))
+    counts = ", ".join(f"{count} {severity}" for severity, count in reversed(list(result.anomalies.items())))
     if not worst:
         out.print("No anomalies.")
         return
@@ -175,7 +179,9 @@ def _show_budgets(workspace: Workspace, run: BatchRun) -> None:
         out.print(f"[yellow]policy[/] {text(problem)}")
     at = datetime.combine(run.days.last, time.max)
     with workspace.engine() as connection:
-        stated = [one for one in queries.budgets(connection, workspace.lake, loaded.policies, at) if one.set_at == one.scope]
+        stated = [
+            one for one in queries.budgets(connection, workspace.lake, loaded.policies, at) if one.set_at == one.scope
+        ]
     if not stated:
         out.print("No budget is set for what was used. [dim]Budgets are files under policies/.[/]")
         return

@@ -110,7 +110,9 @@ def _lake(workspace: Workspace) -> Iterator[Examination]:
             days = workspace.lake.rows_per_day(table)
             wrong = schema_is_declared(workspace.lake, table)
         except ObsError as error:
-            yield Examination(f"table {table.name}", "broken", str(error), "Restore it, or delete it and run the batch.")
+            yield Examination(
+                f"table {table.name}", "broken", str(error), "Restore it, or delete it and run the batch."
+            )
             continue
         rows += sum(days.values())
         if not wrong.holds:
@@ -151,7 +153,10 @@ def _refused(workspace: Workspace) -> Examination:
     files = [path for path in refused.rglob("*") if path.is_file() and not path.name.endswith(".reason.txt")]
     if files:
         return Examination(
-            "refused files", "look", f"{len(files)} in {refused}", "Each has its reason beside it; mend and drop it again."
+            "refused files",
+            "look",
+            f"{len(files)} in {refused}",
+            "Each has its reason beside it; mend and drop it again.",
         )
     return Examination("refused files", "ok", "none")
 
@@ -162,5 +167,7 @@ def _alerts(workspace: Workspace) -> Examination:
     if recent:
         newest = recent[0]
         found = f"{len(recent)} in the last week; newest: {newest.subject} at {newest.raised_at:%Y-%m-%d %H:%M} UTC"
-        return Examination("alerts", "look", found, str(newest.detail.get("error") or newest.detail.get("reason") or ""))
+        return Examination(
+            "alerts", "look", found, str(newest.detail.get("error") or newest.detail.get("reason") or "")
+        )
     return Examination("alerts", "ok", "none in the last week")

@@ -97,9 +97,7 @@ def _land(
         for number, path in enumerate(files, 1):
             bar.update(task, description=f"{number}/{len(files)} {text(path.name)}")
             try:
-                reports.append(
-                    landing.land(path, source, now=utc_now(), on_rows=lambda rows: bar.advance(task, rows))
-                )
+                reports.append(landing.land(path, source, now=utc_now(), on_rows=lambda rows: bar.advance(task, rows)))
             except ObsError as error:
                 refusals.append(Refusal(str(path), str(error)))
     return reports, refusals
@@ -127,7 +125,9 @@ def _show(reports: list[LandingReport], refusals: list[Refusal]) -> None:
 def _show_rejections(reports: list[LandingReport]) -> None:
     if not any(report.rejected for report in reports):
         return
-    table = Table("file", "row", "reason", "detail", title="Quarantined (first rows of each file)", title_justify="left")
+    table = Table(
+        "file", "row", "reason", "detail", title="Quarantined (first rows of each file)", title_justify="left"
+    )
     for report in reports:
         for example in report.examples:
             table.add_row(

@@ -22,7 +22,9 @@ def simulate_fleet(
     agents: Annotated[int, typer.Option(min=1, help="How many agents.")] = 50,
     days: Annotated[int, typer.Option(min=1, help="How many days.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same fleet.")] = 0,
-    start: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD; default: so that the last is yesterday.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="First day, YYYY-MM-DD; default: so that the last is yesterday.")
+    ] = None,
     events: Annotated[int | None, typer.Option(min=1, help="Scale to about so many events.")] = None,
     faults: Annotated[bool, typer.Option(help="Inject labelled faults.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,

@@ -30,7 +30,9 @@ land_usage = dg.define_asset_job(
     "land_usage", FILES, description="Take in every file that waits in the landing folder."
 )
 daily_batch = dg.define_asset_job(
-    "daily_batch", dg.AssetSelection.all() - FILES, description="Everything from settled events to marts, for whole days."
+    "daily_batch",
+    dg.AssetSelection.all() - FILES,
+    description="Everything from settled events to marts, for whole days.",
 )
 
 
@@ -73,9 +75,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, limits: BatchLimits) -> 
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Days with landed events that the batch has not seen, however old, are computed again, in one run.",
 )
-def touched_days_sensor(
-    context: dg.SensorEvaluationContext, ledger: LedgerResource
-) -> dg.SensorResult | dg.SkipReason:
+def touched_days_sensor(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SensorResult | dg.SkipReason:
     """Ask for the touched days, and the days whose baselines they are part of."""
     newest, settled = ledger.open().newest_landing_per_day(), ledger.open().settled_through()
     pending = pending_days(newest, settled, reach=ID_REACH_DAYS)

@@ -75,7 +75,7 @@ def _failed_check(evaluation: dg.AssetCheckEvaluation) -> FailedCheck:
     offences = evaluation.metadata.get("offences")
     count = int(str(offences.value)) if offences is not None else 0
     key = evaluation.asset_check_key
-    return FailedCheck(key.asset_key.to_user_string(), key.name, evaluation.blocking, count)
+    return FailedCheck(key.asset_key.to_user_string(), key.name, bool(evaluation.blocking), count)
 
 
 def _failure(settings: Settings, result: dg.ExecuteInProcessResult, failed: Sequence[FailedCheck]) -> BatchFailed:

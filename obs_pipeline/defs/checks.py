@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 
@@ -29,7 +29,9 @@ class Guard:
 _UNIQUE: Final = Guard("unique_keys", "No key stands twice.", blocking=True)
 _SCHEMA: Final = Guard("schema", "The stored columns and types are the declared ones.", blocking=True)
 _MONEY: Final = Guard(
-    "money_and_calls_conserved", "Cost, tokens and calls add up to the table before, exactly, day by day.", blocking=True
+    "money_and_calls_conserved",
+    "Cost, tokens and calls add up to the table before, exactly, day by day.",
+    blocking=True,
 )
 
 CHECKS: Final[Mapping[str, tuple[Guard, ...]]] = {
@@ -89,7 +91,7 @@ class Evidence:
         proofs = self._proofs[guard.name]
         offences = sum(proof.offences for proof in proofs)
         examples = [row for proof in proofs for row in proof.examples][:10]
-        metadata: dict[str, object] = {"offences": offences}
+        metadata: dict[str, Any] = {"offences": offences}
         if examples:
             columns = list(examples[0])
             shown = markdown_table(columns, [[row.get(column) for column in columns] for row in examples])

@@ -59,4 +59,5 @@ def _chart(day: date, agent: str | None, metric: str, rows: list[tuple[Any, ...]
     columns = [[float("nan") if value[n] is None else value[n] for value in values] for n in range(4)]
     marks = [(time, value[4]) for time, value in zip(times, values, strict=True) if value[4]]
     title = f"{agent or '(unattributed)'}: {metric} per day, up to {day}"
-    return band_chart_svg(times, *columns, marks, title=title, unit=_UNITS[metric])
+    observed, expected, lower, upper = columns
+    return band_chart_svg(times, observed, expected, lower, upper, marks, title, _UNITS[metric])

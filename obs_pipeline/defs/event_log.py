@@ -37,7 +37,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         with self.run_connection(events[0].run_id) as connection:
             connection.execute(insert, rows)
         with self.index_transaction() as connection:
-            ids = [connection.execute(insert, row).inserted_primary_key[0] for row in rows]
+            ids = [_inserted_id(connection.execute(insert, row)) for row in rows]
             self._store_asset_event_tags(connection, events, ids)
             newest = {
                 (event.get_dagster_event().asset_key, event.dagster_event_type): (event, id_)
@@ -45,6 +45,10 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             }
             for event, id_ in newest.values():
                 self._store_asset_event(connection, event, id_)
+
+
+def _inserted_id(result: Any) -> int:
+    return int(result.inserted_primary_key[0])
 
 
 def _are_asset_events_of_one_run(events: Sequence[EventLogEntry]) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -40,7 +39,13 @@ def usage_files(
     waiting = inbox.waiting()
     with engine.get_connection() as connection, exclusive(Path(limits.scratch), "landing"):
         landing = Landing(
-            lake.open(), ledger.open(), prices.load(), connection, Path(limits.scratch), limits.undated, limits.price_tolerance
+            lake.open(),
+            ledger.open(),
+            prices.load(),
+            connection,
+            Path(limits.scratch),
+            limits.undated,
+            limits.price_tolerance,
         )
         reports, refusals = inbox.take_in(landing, waiting, utc_now)
     for refusal in refusals:

@@ -1,6 +1,5 @@
 """The dashboard marts as assets."""
 
-from typing import Any
 
 import dagster as dg
 
@@ -56,7 +55,10 @@ def mart_spend(
     **lake_asset(MART_LEADERBOARD, "dashboard", FINOPS, {"duckdb", "deltalake"}),
     deps=[
         dg.AssetDep(
-            "usage_daily", partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-7, allow_nonexistent_upstream_partitions=True)
+            "usage_daily",
+            partition_mapping=dg.TimeWindowPartitionMapping(
+                start_offset=-7, allow_nonexistent_upstream_partitions=True
+            ),
         )
     ],
     partitions_def=DAILY,

@@ -54,9 +54,7 @@ def tell_days(
     """
     counts = lake.rows_per_day(table, days)
     lake.view(connection, table, days)
-    found = connection.execute(
-        f"SELECT * FROM ({top}) QUALIFY row_number() OVER (PARTITION BY dt) <= {_ROWS_SHOWN}"
-    )
+    found = connection.execute(f"SELECT * FROM ({top}) QUALIFY row_number() OVER (PARTITION BY dt) <= {_ROWS_SHOWN}")
     columns = [column[0] for column in found.description or []][1:]
     rows: dict[date, list[tuple[Any, ...]]] = {}
     for row in found.fetchall():

@@ -54,7 +54,9 @@ def lake_asset(table: LakeTable, group: str, owners: list[str], kinds: set[str])
 @dg.multi_asset(
     name="usage_events",
     specs=[
-        dg.AssetSpec("usage_events", deps=["usage_files"], **lake_asset(USAGE_EVENTS, "usage", PLATFORM, {"deltalake"})),
+        dg.AssetSpec(
+            "usage_events", deps=["usage_files"], **lake_asset(USAGE_EVENTS, "usage", PLATFORM, {"deltalake"})
+        ),
         dg.AssetSpec(
             "usage_rejected", deps=["usage_files"], **lake_asset(USAGE_REJECTED, "usage", PLATFORM, {"deltalake"})
         ),

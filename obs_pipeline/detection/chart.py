@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from html import escape
-from typing import Final
+from typing import Final, NamedTuple
 
 from obs_pipeline.detection.models import SEVERITIES, Severity
 
 Value = float | None
-Mark = tuple[datetime, Severity]
+
+
+class Mark(NamedTuple):
+    """An anomaly to be shown: at which of the times, and how grave."""
+
+    time: datetime
+    severity: Severity
+
 
 _WIDTH: Final = 640
 _HEIGHT: Final = 180
@@ -54,7 +61,7 @@ def band_chart_svg(
     expected: Sequence[Value],
     lower: Sequence[Value],
     upper: Sequence[Value],
-    anomalies: Sequence[Mark],
+    anomalies: Iterable[tuple[datetime, Severity]],
     title: str,
     unit: str,
     *,

@@ -59,7 +59,7 @@ class _Block:
 
     @property
     def lookback(self) -> int:
-        return self.panel.days - self.judged.observed.shape[2]
+        return self.panel.days - int(self.judged.observed.shape[2])
 
     def rows(self, chosen: npt.NDArray[np.bool_]) -> _Rows:
         """The chosen values and where each of them belongs in the order of the tables."""
@@ -101,9 +101,10 @@ def detect_anomalies(
 ) -> Detection:
     """Baselines and anomalies of the days ``days[0]`` … ``days[1]`` (inclusive, UTC).
 
-    ``hourly`` and ``daily`` are ``usage_hourly`` and ``usage_daily`` from ``config.history_days`` before the first day
-    on; earlier and later rows are ignored, missing ones are unknown. ``evidence`` holds the worst single calls as
-    ``sql/evidence.sql`` finds them; with it the reasons name calls. Disabled detection gives empty tables.
+    ``hourly`` and ``daily`` are usage by series, as ``sql/series_hourly.sql`` and ``sql/series_daily.sql`` sum it, from
+    ``config.history_days`` before the first day on; earlier and later rows are ignored, missing ones are unknown.
+    ``evidence`` holds the worst single calls as ``sql/evidence.sql`` finds them; with it the reasons name calls.
+    Disabled detection gives empty tables.
     """
     tables: dict[Grain, pa.Table] = {"day": daily, "hour": hourly}
     blocks = [
@@ -195,9 +196,7 @@ def _identities(blocks: Sequence[_Block], rows: Sequence[_Rows]) -> tuple[pa.Tab
 # ---- anomalies ------------------------------------------------------------------------------------------------
 
 
-def _anomalies(
-    block: _Block, config: AnomalyDetectionConfig, evidence: Evidence
-) -> list[tuple[int, Anomaly]]:
+def _anomalies(block: _Block, config: AnomalyDetectionConfig, evidence: Evidence) -> list[tuple[int, Anomaly]]:
     """The anomalies of one block, each with its place in the order."""
     judged, metric, grain = block.judged, block.metric, block.grain
     floor = config.materiality.floor(metric, grain)
@@ -254,8 +253,7 @@ def _overcharge(block: _Block) -> Floats:
     tested = block.judged.observed
     if block.metric != "cost":
         return np.zeros(tested.shape)
-    sums = block.panel.sums
-    above = block.panel.spread(sums["contradicted_cost"] - sums["contradicted_list_cost"])
+    above = block.panel.spread(block.panel.sums["overcharge"])
     return np.maximum(np.nan_to_num(above[..., block.lookback :]), 0.0)
 
 
@@ -276,7 +274,7 @@ def _findings(block: _Block, rows: _Rows, by_price: npt.NDArray[np.bool_], overc
         "calls": sums("calls"),
         "errors": sums("errors"),
         "overcharge": overcharge.tolist(),
-        "list_cost": sums("contradicted_list_cost"),
+        "list_cost": sums("overcharged_list_cost"),
         "mispriced_calls": sums("mispriced_calls"),
         "by_price": by_price.tolist(),
     }

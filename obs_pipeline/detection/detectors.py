@@ -164,7 +164,8 @@ def _compare(
     spread = np.maximum(np.maximum(own_spread, floor), relative * np.abs(expected))
     distance = np.clip(observed, -_LARGEST_VALUE, _LARGEST_VALUE) - expected
     # A flat history and no floor: anything else than its value is as far off as can be.
-    sigmas = np.divide(distance, spread, out=np.sign(distance) * LARGEST_DEVIATION, where=spread > 0)
+    with np.errstate(over="ignore"):
+        sigmas = np.divide(distance, spread, out=np.sign(distance) * LARGEST_DEVIATION, where=spread > 0)
     return Baseline(
         expected=expected,
         spread=spread,

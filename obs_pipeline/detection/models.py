@@ -134,9 +134,7 @@ def anomaly_id(
 def anomalies_to_table(anomalies: Sequence[Anomaly]) -> pa.Table:
     """The anomalies as a table of :data:`ANOMALY_SCHEMA`, in the given order."""
     columns = {
-        name: [getattr(anomaly, name) for anomaly in anomalies]
-        for name in ANOMALY_SCHEMA.names
-        if name != "context"
+        name: [getattr(anomaly, name) for anomaly in anomalies] for name in ANOMALY_SCHEMA.names if name != "context"
     }
     columns["context"] = [
         json.dumps(dict(anomaly.context), ensure_ascii=False, sort_keys=True) for anomaly in anomalies

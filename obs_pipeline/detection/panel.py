@@ -43,8 +43,9 @@ _SUMMED: Final = (
     "input_tokens",
     "output_tokens",
     "cost",
-    "unpriced_calls",
     "mispriced_calls",
+    "overcharge",
+    "overcharged_list_cost",
     "latency_calls",
 )
 
@@ -117,16 +118,18 @@ class Panel:
             source = self.sources[series, rank]
             sent = _any_before(self.seen[series, rank], lookback)
             alive |= sent[:, None, :, None] & _sliding(self.alive[source], lookback)
-        return started & alive & ~_sliding(present, lookback)
+        idle: Bools = started & alive & ~_sliding(present, lookback)
+        return idle
 
 
 def build_panel(
     usage: pa.Table, grain: Grain, first: date, last: date, *, silence_hours: int, latency_calls: int
 ) -> Panel:
-    """Sum usage rows (``usage_hourly`` or ``usage_daily``) into a panel of the days ``first`` … ``last``.
+    """Sum usage rows (of ``sql/series_hourly.sql`` or ``sql/series_daily.sql``) into a panel of ``first`` … ``last``.
 
-    ``latency``, the p95 in milliseconds, is known for cells with at least ``latency_calls`` timed calls. Rows of the hours just before ``first`` only say which sources are alive. Sums are made exactly, as integers
-    and decimals, before they become floats, so the order of the rows never shows.
+    ``latency``, the p95 in milliseconds, is known for cells with at least ``latency_calls`` timed calls. Rows of the
+    hours just before ``first`` only say which sources are alive. Sums are made exactly, as integers and decimals,
+    before they become floats, so the order of the rows never shows.
     """
     points = 24 if grain == "hour" else 1
     first_day, days = _day_number(first), (last - first).days + 1
@@ -219,10 +222,7 @@ def _sources(
 
 
 def _sum(usage: pa.Table, cell_of_row: Ints) -> tuple[Ints, dict[str, Floats]]:
-    contradicted = pc.greater(pc.fill_null(usage["mispriced_calls"], 0), 0)
     columns = {name: usage[name] for name in _SUMMED}
-    for name, source in (("contradicted_cost", "cost"), ("contradicted_list_cost", "list_cost")):
-        columns[name] = pc.if_else(contradicted, usage[source], pa.scalar(None, usage.schema.field(source).type))
     rows = pa.table({"cell": cell_of_row, **columns})
     totals = rows.group_by("cell").aggregate([(name, "sum") for name in columns])
     cells = _ints(totals["cell"])
@@ -264,4 +264,3 @@ def _any_before(seen: Bools, lookback: int) -> Bools:
 def _sliding(grid: Any, lookback: int) -> Any:
     """(..., tested day, look-back + 1): each tested day with the days before it, itself last."""
     return np.lib.stride_tricks.sliding_window_view(grid, lookback + 1, axis=-1)
-

@@ -179,9 +179,7 @@ def _measured(events: pa.Table, agent: str | None, start: datetime, end: datetim
         raise SpikeRequestError(f"the window from {start} to {end} is empty; its end must lie after its start")
     of_agent = pc.is_null(events["agent"]) if agent is None else pc.equal(events["agent"].cast(pa.string()), agent)
     times = events["event_time"].cast(_TIME)
-    inside = pc.and_(
-        pc.greater_equal(times, pa.scalar(start, _TIME)), pc.less(times, pa.scalar(end, _TIME))
-    )
+    inside = pc.and_(pc.greater_equal(times, pa.scalar(start, _TIME)), pc.less(times, pa.scalar(end, _TIME)))
     chosen = events.filter(pc.and_(of_agent, inside)).sort_by([("event_time", "ascending"), ("event_id", "ascending")])
     units = measure.units(chosen)
     columns = {name: chosen[name] for name in ("event_id", "event_time", *_DIMENSIONS)}
@@ -228,9 +226,7 @@ def _contributions(
 ) -> tuple[Contribution, ...]:
     observed = _units_by(spike, dimension)
     usual = {} if before is None else _units_by(before, dimension)
-    rows = [
-        (key, *observed.get(key, (0, 0)), usual.get(key, (0, 0))[0]) for key in (observed | usual)
-    ]
+    rows = [(key, *observed.get(key, (0, 0)), usual.get(key, (0, 0))[0]) for key in (observed | usual)]
     rows.sort(key=lambda row: (-row[1], -row[3], row[0] is None, row[0] or ""))
     return tuple(
         Contribution(
@@ -247,9 +243,7 @@ def _contributions(
 def _units_by(calls: pa.Table, dimension: str) -> dict[str | None, tuple[int, int]]:
     """(units, calls) of each value of a dimension."""
     grouped = calls.group_by(dimension).aggregate([("units", "sum"), ("units", "count")])
-    return {
-        row[dimension]: (int(row["units_sum"]), row["units_count"]) for row in grouped.to_pylist()
-    }
+    return {row[dimension]: (int(row["units_sum"]), row["units_count"]) for row in grouped.to_pylist()}
 
 
 def _largest_calls(calls: pa.Table, total: int, measure: _Measure) -> tuple[SpikeCall, ...]:

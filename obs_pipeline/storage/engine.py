@@ -27,9 +27,7 @@ def connect(
         connection.close()
 
 
-def configure(
-    connection: duckdb.DuckDBPyConnection, *, memory_limit: str, threads: int, scratch: Path | None
-) -> None:
+def configure(connection: duckdb.DuckDBPyConnection, *, memory_limit: str, threads: int, scratch: Path | None) -> None:
     """Bound a connection's memory and threads; row order is not kept, which lets it stream."""
     connection.execute(f"SET memory_limit = '{memory_limit}'")
     connection.execute(f"SET threads = {threads}")

@@ -208,9 +208,7 @@ class Lake:
         opened = self.open(table)
         if opened is None:
             return []
-        return list(
-            opened.vacuum(retention_hours=retention_hours, dry_run=False, enforce_retention_duration=False)
-        )
+        return list(opened.vacuum(retention_hours=retention_hours, dry_run=False, enforce_retention_duration=False))
 
     def _files(self, table: LakeTable, days: DayRange | None, version: int | None) -> list[str]:
         opened = self.open(table, version)
@@ -270,8 +268,7 @@ class Lake:
             except CommitFailedError as error:
                 if attempt == _WRITE_ATTEMPTS - 1:
                     raise LakeError(
-                        f"Another writer kept changing the same days of {table.name}; "
-                        "run this again when it is done."
+                        f"Another writer kept changing the same days of {table.name}; run this again when it is done."
                     ) from error
                 time.sleep(0.1 * 2**attempt)
 

@@ -25,9 +25,7 @@ metadata: Final = sa.MetaData()
 landed_files: Final = sa.Table(
     "landed_files",
     metadata,
-    sa.Column(
-        "file_id", sa.String(64), primary_key=True, comment="digest of the file's bytes and its mapping"
-    ),
+    sa.Column("file_id", sa.String(64), primary_key=True, comment="digest of the file's bytes and its mapping"),
     sa.Column("source", sa.String(200), nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
@@ -162,7 +160,8 @@ class Ledger:
     def revision(self) -> str | None:
         """The schema revision in force, for the doctor."""
         with self.begin() as connection:
-            return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            return found
 
     def close(self) -> None:
         self._engine.dispose()
@@ -175,14 +174,17 @@ class Ledger:
     def _behind(self) -> bool:
         with self._engine.connect() as connection:
             current = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-        return current != HEAD
+        return bool(current != HEAD)
 
     # -- landing ------------------------------------------------------------------------------------------------
 
     def landing_state(self, file_id: str) -> str | None:
         """None for a file never seen, ``landing`` for one that was interrupted, ``landed`` for one that is done."""
         with self.begin() as connection:
-            return connection.scalar(sa.select(landed_files.c.state).where(landed_files.c.file_id == file_id))
+            found: str | None = connection.scalar(
+                sa.select(landed_files.c.state).where(landed_files.c.file_id == file_id)
+            )
+            return found
 
     def start_landing(self, file: LandedFile, now: datetime) -> None:
         """Note that a file is about to be written, so that an interrupted attempt is found and undone."""
@@ -311,9 +313,7 @@ class Ledger:
             known = connection.scalar(sa.select(alert_records.c.key).where(alert_records.c.key == alert.key))
             if known is not None:
                 return False
-            connection.execute(
-                sa.insert(alert_records).values({**vars(alert), "detail": json.dumps(alert.detail)})
-            )
+            connection.execute(sa.insert(alert_records).values({**vars(alert), "detail": json.dumps(alert.detail)}))
             return True
 
     def alerts(self, limit: int = 50) -> list[AlertRecord]:

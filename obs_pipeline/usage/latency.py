@@ -48,7 +48,8 @@ class Counts(NamedTuple):
 def bucket_of(latency_ms: npt.ArrayLike) -> Ints:
     """The bucket of each latency (milliseconds, finite)."""
     clipped = np.maximum(np.asarray(latency_ms, dtype=np.float64), SHORTEST_MS)
-    return np.floor(np.log(clipped) * BUCKETS_PER_E).astype(np.int64)
+    buckets: Ints = np.floor(np.log(clipped) * BUCKETS_PER_E).astype(np.int64)
+    return buckets
 
 
 def value_of(buckets: npt.ArrayLike) -> Floats:

@@ -29,7 +29,7 @@ def test_a_module_says_what_belongs_in_it(path: Path):
 
 @pytest.mark.parametrize("name", ["utils", "helpers", "common", "misc"])
 def test_there_is_no_room_for_everything(name: str):
-    assert not [path for path in PACKAGE.rglob(f"{name}*")]
+    assert not list(PACKAGE.rglob(f"{name}*"))
 
 
 def test_only_the_settings_read_the_environment():

@@ -28,6 +28,7 @@ from obs_pipeline_tests.policy.trees import (
 )
 
 QUICK = settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
+PROMISE = settings(QUICK, max_examples=120)
 THOROUGH = settings(deadline=None, max_examples=20_000, suppress_health_check=list(HealthCheck))
 
 
@@ -252,18 +253,18 @@ class TestPromises:
     def test_twenty_thousand_random_trees_agree_with_the_naive_implementation(self, tree, place):
         agrees(tree, place)
 
-    @QUICK
+    @PROMISE
     @given(st.data(), trees)
     def test_the_order_of_the_files_is_irrelevant(self, data, tree):
         assert resolve(AGENT, data.draw(st.permutations(tree)), AT) == resolve(AGENT, tree, AT)
 
-    @QUICK
+    @PROMISE
     @given(trees)
     def test_resolving_twice_changes_nothing(self, tree):
         indexed = PolicySet(tree)
         assert resolve(AGENT, indexed, AT) == resolve(AGENT, indexed, AT) == resolve(AGENT, tree, AT)
 
-    @QUICK
+    @PROMISE
     @given(trees)
     def test_merging_what_holds_back_in_changes_nothing(self, tree):
         without = [each for each in tree if each.policy.place != AGENT]
@@ -287,7 +288,7 @@ class TestPromises:
         assert values(again) == values(effective)
         assert (again.thresholds.value, again.channels.value) == (effective.thresholds.value, effective.channels.value)
 
-    @QUICK
+    @PROMISE
     @given(trees, policies(inheritance="merge"))
     def test_adding_a_merge_policy_never_loosens(self, tree, added):
         # One that outranks another policy of its place takes that one's word; that is rule 1, and reported.
@@ -297,7 +298,7 @@ class TestPromises:
         before, after = values(resolve(AGENT, tree, AT)), values(resolve(AGENT, [*tree, added], AT))
         assert all(field in after and after[field] <= limit for field, limit in before.items())
 
-    @QUICK
+    @PROMISE
     @given(trees)
     def test_no_agent_exceeds_a_limit_that_a_higher_priority_ancestor_set(self, tree):
         effective = values(resolve(AGENT, tree, AT))
@@ -315,7 +316,7 @@ class TestPromises:
                     highest = max([limit.limit, *(increase.limit for increase in limit.increases)])
                     assert effective[field] <= highest
 
-    @QUICK
+    @PROMISE
     @given(trees)
     def test_no_limit_is_invented(self, tree):
         stated = {
@@ -326,18 +327,18 @@ class TestPromises:
         }
         assert {limit.value for limit in resolve(AGENT, tree, AT).limits} <= stated
 
-    @QUICK
+    @PROMISE
     @given(trees)
     def test_a_place_without_a_policy_has_what_its_parent_has(self, tree):
         without = [each for each in tree if each.policy.place != AGENT]
         assert values(resolve(AGENT, without, AT)) == values(resolve(PROJECT, without, AT))
 
-    @QUICK
+    @PROMISE
     @given(trees)
     def test_resolving_many_places_at_once_gives_the_same(self, tree):
         assert resolve_all(PLACES, tree, AT) == {place: resolve(place, tree, AT) for place in PLACES}
 
-    @QUICK
+    @PROMISE
     @given(trees)
     def test_every_deciding_policy_belongs_to_the_chain_and_said_that_value(self, tree):
         by_ref = {each.ref: each for each in tree}

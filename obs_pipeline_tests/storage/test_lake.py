@@ -61,7 +61,7 @@ def test_replacing_days_with_nothing_empties_them(tmp_path: Path):
 
 def test_rows_outside_the_replaced_days_are_refused(tmp_path: Path):
     lake = Lake(str(tmp_path))
-    with pytest.raises(Exception, match="(?i)predicate|invariant|check"):
+    with pytest.raises(Exception, match=r"(?i)predicate|invariant|check"):
         lake.replace(TABLE, DayRange(MONDAY, MONDAY), lambda _version: rows((MONDAY + timedelta(days=1), "b")))
     assert names(lake) == []
 

@@ -126,11 +126,15 @@ class _Strict(BaseModel):
 
 
 class Column(_Strict):
-    """Where one field comes from: the first of ``paths`` that has a value, or a constant for every row."""
+    """Where one field comes from: the first of ``paths`` that has a value, or a constant for every row.
+
+    ``zero: unknown`` is for sources that write 0 where they do not know.
+    """
 
     paths: Paths = Field(default=(), alias="from")
     const: str | int | float | None = None
     unit: Unit | None = None
+    zero: Literal["value", "unknown"] = "value"
 
     @model_validator(mode="after")
     def _one_origin(self) -> Column:

@@ -63,6 +63,13 @@ class MappedField:
 
     @property
     def written_sql(self) -> str:
+        written = self._as_written_sql
+        if self.column.zero == "unknown":
+            return f"CASE WHEN coalesce(TRY_CAST({written} AS DOUBLE) <> 0, TRUE) THEN {written} END"
+        return written
+
+    @property
+    def _as_written_sql(self) -> str:
         if self.kind == "attributes":
             texts = [_attributes_text(place) for place in self.places]
         elif self.found == pa.string():

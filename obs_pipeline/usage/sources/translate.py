@@ -119,6 +119,8 @@ class Translator:
 
 
 def _ready_field(field: MappedField, rows: pa.Table) -> pa.Array | None:
+    if field.column.zero == "unknown":
+        return None
     constant = field.column.const
     if constant is not None and field.kind == "text" and field.name != "event_type":
         return pa.repeat(str(constant), rows.num_rows)

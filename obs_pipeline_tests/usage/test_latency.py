@@ -1,0 +1,85 @@
+"""Latency histograms: packing, merging, percentiles."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from obs_pipeline.usage import latency
+
+LATENCIES = st.lists(st.floats(0.1, 1e7, allow_nan=False), min_size=1, max_size=60)
+
+
+def histogram(values: list[float]) -> list[int]:
+    buckets, counts = np.unique(latency.bucket_of(values), return_counts=True)
+    return latency.pack(buckets, counts).tolist()
+
+
+def nearest_rank(values: list[float], share: float) -> float:
+    return sorted(values)[max(math.ceil(share * len(values) - 1e-9), 1) - 1]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(-40, 400), st.integers(0, 2**32 - 1)), max_size=20))
+def test_packed_entries_unpack_to_what_was_packed(entries):
+    buckets = [bucket for bucket, _ in entries]
+    counts = [count for _, count in entries]
+    unpacked = latency.unpack(latency.pack(buckets, counts))
+    assert unpacked[0].tolist() == buckets
+    assert unpacked[1].tolist() == counts
+
+
+@pytest.mark.parametrize("count", [-1, 2**32])
+def test_a_count_that_does_not_fit_is_refused(count):
+    with pytest.raises(ValueError, match="histogram count"):
+        latency.pack([3], [count])
+
+
+def test_a_latency_below_a_millisecond_has_a_negative_bucket_and_survives_packing():
+    bucket = latency.bucket_of([0.5])
+    assert bucket.tolist() == [-7]
+    assert latency.unpack(latency.pack(bucket, [4]))[0].tolist() == [-7]
+
+
+def test_everything_below_a_tenth_of_a_millisecond_shares_the_lowest_bucket():
+    assert len(set(latency.bucket_of([0.0, 0.01, 0.1]).tolist())) == 1
+
+
+@settings(deadline=None)
+@given(LATENCIES, st.sampled_from([0.5, 0.95, 0.99, 1.0]))
+def test_a_percentile_is_within_the_stated_error_of_the_exact_one(values, share):
+    flat = latency.flatten(pa.array([histogram(values)], latency.HISTOGRAM), [0])
+    found = latency.quantiles(flat, 1, [share])[0, 0]
+    assert abs(found / nearest_rank(values, share) - 1) <= latency.RELATIVE_ERROR + 1e-9
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), LATENCIES), max_size=8))
+def test_merging_histograms_is_the_histogram_of_all_calls_together(rows):
+    column = pa.array([histogram(values) for _, values in rows], latency.HISTOGRAM)
+    merged = latency.merge_histograms(column, [group for group, _ in rows], 5).to_pylist()
+    for group in range(5):
+        together = [value for owner, values in rows if owner == group for value in values]
+        assert merged[group] == (histogram(together) if together else [])
+
+
+def test_null_rows_and_empty_groups_hold_nothing():
+    column = pa.chunked_array([pa.array([histogram([100.0]), None, []], latency.HISTOGRAM)])
+    found = latency.quantiles(latency.flatten(column, [2, 1, 0]), 4, [0.5, 0.95])
+    assert np.isnan(found[[0, 1, 3]]).all()
+    assert found[2] == pytest.approx([100.0, 100.0], rel=latency.RELATIVE_ERROR)
+
+
+def test_a_slice_of_a_column_is_read_as_that_slice():
+    column = pa.array([histogram([1.0]), histogram([1000.0]), histogram([5.0])], latency.HISTOGRAM)[1:2]
+    assert latency.quantiles(latency.flatten(column, [0]), 1, [1.0])[0, 0] == pytest.approx(1000, rel=0.06)
+
+
+def test_percentiles_of_no_rows_at_all_are_unknown():
+    flat = latency.flatten(pa.array([], latency.HISTOGRAM), [])
+    assert np.isnan(latency.quantiles(flat, 2, [0.95])).all()
