@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.table import Table
 
 from obs_pipeline.cli.console import money, out, print_json, severity, text
 from obs_pipeline.cli.workspace import open_workspace
+from obs_pipeline.errors import ObsError
 
 if TYPE_CHECKING:
     from obs_pipeline.detection.models import Anomaly
@@ -28,12 +29,19 @@ def anomalies(
 ) -> None:
     """List anomalies, worst first. **obs-pipeline explain ID** takes one apart."""
     from obs_pipeline.dashboard import queries
+    from obs_pipeline.detection.config import Metric
+    from obs_pipeline.detection.models import Severity
     from obs_pipeline.storage.lake import DayRange
 
+    _check_choices("--severity", severities or [], get_args(Severity))
+    _check_choices("--metric", [metric] if metric else [], get_args(Metric))
     workspace = open_workspace()
     days = None
     if first or last:
-        days = DayRange(first.date() if first else date(1970, 1, 1), last.date() if last else date(9999, 1, 1))
+        begin, end = first.date() if first else date(1970, 1, 1), last.date() if last else date(9999, 1, 1)
+        if end < begin:
+            raise ObsError(f"--from {begin} is after --to {end}; name the earlier day first.")
+        days = DayRange(begin, end)
     with workspace.engine() as connection:
         found = queries.anomalies(
             connection, workspace.lake, days, severities=severities or (), agent=agent, metric=metric, limit=limit
@@ -45,6 +53,12 @@ def anomalies(
         out.print("No anomalies there. [dim]obs-pipeline doctor tells whether the days were computed.[/]")
         return
     out.print(anomaly_table(found))
+
+
+def _check_choices(option: str, given: list[str], known: tuple[str, ...]) -> None:
+    unknown = [one for one in given if one not in known]
+    if unknown:
+        raise ObsError(f"{option} {unknown[0]}: there is no such choice; it is one of {', '.join(known)}.")
 
 
 def anomaly_table(found: list[Anomaly], title: str | None = None) -> Table:

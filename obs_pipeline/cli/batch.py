@@ -14,7 +14,7 @@ from rich.table import Table
 
 from obs_pipeline.cli.anomalies import anomaly_table
 from obs_pipeline.cli.console import errors, money, out, print_json, text
-from obs_pipeline.cli.workspace import Workspace, open_workspace
+from obs_pipeline.cli.workspace import Workspace, open_workspace, utc_now
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.lake import DayRange
 
@@ -62,6 +62,9 @@ def _ranges(
     if first or last:
         if first is None or last is None or last < first:
             raise ObsError("Name both days, --from and --to, the earlier first.")
+        earliest, latest = workspace.settings.first_day, utc_now().date() + timedelta(days=1)
+        if first.date() < earliest or last.date() > latest:
+            raise ObsError(f"There is nothing to compute before {earliest} (OBS_FIRST_DAY) or after {latest}.")
         return [DayRange(first.date(), last.date())]
     if everything:
         from obs_pipeline.dashboard.queries import known_days

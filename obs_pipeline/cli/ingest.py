@@ -66,6 +66,8 @@ def _files(paths: list[Path]) -> list[Path]:
 def _land(
     workspace: Workspace, files: list[Path], mapping: str, *, show: bool
 ) -> tuple[list[LandingReport], list[Refusal]]:
+    from obs_pipeline.storage.lake import LakeError
+    from obs_pipeline.storage.ledger import LedgerError
     from obs_pipeline.storage.locks import exclusive
     from obs_pipeline.usage.inbox import Refusal, resolve_mapping
     from obs_pipeline.usage.landing import Landing
@@ -98,6 +100,8 @@ def _land(
             bar.update(task, description=f"{number}/{len(files)} {text(path.name)}")
             try:
                 reports.append(landing.land(path, source, now=utc_now(), on_rows=lambda rows: bar.advance(task, rows)))
+            except (LakeError, LedgerError):
+                raise
             except ObsError as error:
                 refusals.append(Refusal(str(path), str(error)))
     return reports, refusals

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from obs_pipeline.settings import Settings, get_settings
+from obs_pipeline.settings import Settings, SettingsError, get_settings
 from obs_pipeline.storage import engine
 from obs_pipeline.storage.lake import Lake
 from obs_pipeline.storage.ledger import Ledger
@@ -44,8 +44,17 @@ class Workspace:
 
 
 def open_workspace() -> Workspace:
-    """Everything from the settings of this process."""
+    """Everything from the settings of this process.
+
+    Raises:
+        SettingsError: state cannot be kept under ``OBS_HOME``.
+    """
     settings = get_settings()
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{settings.home}: {error.strerror}. Set OBS_HOME to a folder that can be written."
+        raise SettingsError(message) from None
     return Workspace(settings, Lake(settings.lake), Ledger(settings.ledger))
 
 

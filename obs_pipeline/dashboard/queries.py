@@ -19,6 +19,7 @@ from obs_pipeline.detection.tables import ANOMALIES
 from obs_pipeline.policy.provenance import SourcedPolicy
 from obs_pipeline.policy.resolution import resolve_all
 from obs_pipeline.policy.status import BudgetStatus, budget_status, places_of, spend_span
+from obs_pipeline.storage.engine import one_row
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_HOURLY, USAGE_REJECTED
 
@@ -49,16 +50,15 @@ def known_days(lake: Lake) -> DayRange | None:
 def row_counts(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> RowCounts:
     """Events, refusals, duplicates and prices of the days."""
     lake.view(connection, USAGE_EVENTS, days)
-    row = connection.execute(
+    events, unpriced, bound, mispriced, cost, listed, reported = one_row(
+        connection,
         """
         SELECT count(*), count(*) FILTER (cost_source = 'unpriced'), coalesce(sum(cost_bound), 0),
             count(*) FILTER (mispriced), coalesce(sum(cost), 0), coalesce(sum(list_cost) FILTER (mispriced), 0),
             coalesce(sum(reported_cost) FILTER (mispriced), 0)
         FROM usage_events
-        """
-    ).fetchone()
-    assert row is not None
-    events, unpriced, bound, mispriced, cost, listed, reported = row
+        """,
+    )
     rejected = sum(lake.rows_per_day(USAGE_REJECTED, days).values())
     duplicates = sum(lake.rows_per_day(USAGE_DUPLICATES, days).values())
     return RowCounts(events, rejected, duplicates, unpriced, bound, mispriced, cost, listed, reported)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from obs_pipeline.defs.batch import close_killed_batches
 from obs_pipeline.defs.partitions import range_tags
 from obs_pipeline.defs.resources import BatchLimits, LakeResource, LedgerResource, utc_now
 from obs_pipeline.settings import get_settings
@@ -75,12 +76,15 @@ def landing_sensor(context: dg.SensorEvaluationContext, limits: BatchLimits) -> 
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Days with landed events that the batch has not seen, however old, are computed again, in one run.",
 )
-def touched_days_sensor(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SensorResult | dg.SkipReason:
+def touched_days_sensor(
+    context: dg.SensorEvaluationContext, ledger: LedgerResource, limits: BatchLimits
+) -> dg.SensorResult | dg.SkipReason:
     """Ask for the touched days, and the days whose baselines they are part of."""
     newest, settled = ledger.open().newest_landing_per_day(), ledger.open().settled_through()
     pending = pending_days(newest, settled, reach=ID_REACH_DAYS)
     if not pending:
         return dg.SkipReason("Every landed event has been computed.")
+    close_killed_batches(context.instance, Path(limits.scratch))
     if _is_running(context, "daily_batch"):
         return dg.SkipReason("A batch is under way.")
     requests = [

@@ -1,6 +1,7 @@
 """The daily batch as one call: the Dagster job ``daily_batch`` over a range of days, in this process.
 
-Runs against the project's own instance, so that the page shows it like any other run.
+Runs against the project's own instance, so that the page shows it like any other run. A batch that was killed cannot
+say so itself: the next one, or the sensor, finds its lock free and closes its run as failed.
 """
 
 from __future__ import annotations
@@ -8,18 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
 from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.partitions import range_tags
-from obs_pipeline.defs.resources import Progress, utc_now
+from obs_pipeline.defs.resources import Progress, resources_from, utc_now
 from obs_pipeline.errors import ObsError
 from obs_pipeline.settings import Settings
 from obs_pipeline.storage.lake import DayRange
 from obs_pipeline.storage.ledger import AlertRecord, Ledger
+from obs_pipeline.storage.locks import Busy, exclusive
+
+_LOCK: Final = "batch"
+_STARTED_HERE: Final = {"obs-pipeline/started_by": "command line"}
 
 
 class BatchFailed(ObsError):
@@ -53,22 +59,39 @@ def run_batch(settings: Settings, days: DayRange, listener: Callable[[str, DayRa
 
     Raises:
         BatchFailed: a step failed or a blocking check did not pass. An alert record is in the ledger.
+        Busy: another command is at a batch.
     """
     from obs_pipeline.definitions import defs
 
     started = monotonic()
-    with open_instance(settings) as instance:
+    with exclusive(settings.scratch, _LOCK), open_instance(settings) as instance:
+        _close_killed_runs(instance)
         result = defs.resolve_job_def("daily_batch").execute_in_process(
             instance=instance,
-            tags=range_tags(days),
+            tags={**range_tags(days), **_STARTED_HERE},
             raise_on_error=False,
-            resources={"progress": Progress(listener)},
+            resources={**resources_from(settings), "progress": Progress(listener)},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
     failed = [_failed_check(one) for one in result.get_asset_check_evaluations() if not one.passed]
     if not result.success:
         raise _failure(settings, result, failed)
     return BatchRun(result.run_id, days, timedelta(seconds=monotonic() - started), failed)
+
+
+def close_killed_batches(instance: dg.DagsterInstance, scratch: Path) -> None:
+    """Close the runs of killed commands as failed, unless a command is at a batch right now."""
+    try:
+        with exclusive(scratch, _LOCK, wait_seconds=0):
+            _close_killed_runs(instance)
+    except Busy:
+        return
+
+
+def _close_killed_runs(instance: dg.DagsterInstance) -> None:
+    under_way = dg.RunsFilter(tags=_STARTED_HERE, statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
+    for run in instance.get_runs(under_way):
+        instance.report_run_failed(run, "The process of this batch ended without a word; run the batch again.")
 
 
 def _failed_check(evaluation: dg.AssetCheckEvaluation) -> FailedCheck:

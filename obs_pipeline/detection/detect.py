@@ -211,7 +211,7 @@ def _anomalies(block: _Block, config: AnomalyDetectionConfig, evidence: Evidence
     by_price = scoring.price_ranks(overcharge, config.price_contradiction)
     ranks = np.maximum(by_deviation, by_price)
 
-    rows = block.rows(ranks > 0)
+    rows = block.rows((ranks > 0) & ~np.isnan(judged.observed))
     at = rows.flat
 
     def chosen(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

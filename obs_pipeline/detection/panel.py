@@ -250,7 +250,8 @@ def _floats(column: Any) -> Floats:
 
 def _next_row(present: Bools) -> Ints:
     """(series, time): the first time from here on at which the series has a row."""
-    by_time = present.transpose(0, 2, 1).reshape(present.shape[0], -1)
+    count, points, days = present.shape
+    by_time = present.transpose(0, 2, 1).reshape(count, days * points)
     times = np.where(by_time, np.arange(by_time.shape[1]), _NEVER)
     return np.minimum.accumulate(times[:, ::-1], axis=1)[:, ::-1]
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from obs_pipeline.policy.documents import SUFFIXES
-from obs_pipeline.policy.effective import ConflictKind, Decided, EffectiveLimit, EffectivePolicy
+from obs_pipeline.policy.effective import ConflictKind, Decided, EffectiveLimit, EffectivePolicy, amount
 from obs_pipeline.policy.files import Entry, read_entries
 from obs_pipeline.policy.problems import PolicyError, Problem
 from obs_pipeline.policy.provenance import SourcedPolicy
@@ -159,12 +159,12 @@ def _limits(expect: Expectation, effective: EffectivePolicy) -> Iterator[str]:
     for wanted in expect.limits:
         found = next((limit for limit in left if _is_wanted(limit, wanted)), None)
         if found is None:
-            yield f"no {wanted.period} {wanted.kind} limit holds, expected {wanted.limit:,f}"
+            yield f"no {wanted.period} {wanted.kind} limit holds, expected {amount(wanted.limit)}"
             continue
         left.remove(found)
         yield from _compared(f"{wanted.period} {wanted.kind} limit", found, wanted.limit, wanted.decided_by)
     for limit in left:
-        yield f"the {limit.period} {limit.kind} limit {limit.value:,f} of {limit.ref} holds, expected none"
+        yield f"the {limit.period} {limit.kind} limit {amount(limit.value)} of {limit.ref} holds, expected none"
 
 
 def _is_wanted(limit: EffectiveLimit, wanted: ExpectedLimit) -> bool:
@@ -174,7 +174,7 @@ def _is_wanted(limit: EffectiveLimit, wanted: ExpectedLimit) -> bool:
 
 def _compared(named: str, found: Decided[Any], wanted: Decimal, decided_by: str) -> Iterator[str]:
     if found.value != wanted:
-        yield f"the {named} is {found.value:,f} by {found.decided_by[0]}, expected {wanted:,f}"
+        yield f"the {named} is {amount(found.value)} by {found.decided_by[0]}, expected {amount(wanted)}"
     if decided_by not in found.files:
         yield f"the {named} is decided by {found.files[0]}, expected {decided_by}"
 
@@ -196,9 +196,9 @@ def _rates(expected: dict[str, ExpectedRate], effective: EffectivePolicy) -> Ite
         if wanted is not None and found is not None:
             yield from _compared(name, found, wanted.limit, wanted.decided_by)
         elif wanted is not None:
-            yield f"no {name} holds, expected {wanted.limit:,f}"
+            yield f"no {name} holds, expected {amount(wanted.limit)}"
         elif found is not None:
-            yield f"{name} {found.value:,d} of {found.decided_by[0]} holds, expected none"
+            yield f"{name} {amount(found.value)} of {found.decided_by[0]} holds, expected none"
 
 
 def _listed(named: str, wanted: Iterable[Any], found: Iterable[Any], shown: Callable[[Any], str]) -> Iterator[str]:

@@ -19,6 +19,11 @@ ConflictKind = Literal["twins", "refused_override", "currency"]
 Value = TypeVar("Value", covariant=True)
 
 
+def amount(value: Decimal | int) -> str:
+    """An amount as people read it: 1,000,000 or 12.50, never in powers of ten."""
+    return f"{value:,d}" if isinstance(value, int) else f"{value:,f}"
+
+
 class FieldKey(NamedTuple):
     """One field that policies decide. ``period`` and ``currency`` are empty where they mean nothing."""
 

@@ -17,7 +17,7 @@ from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
 from obs_pipeline.policy.documents import FieldPath
-from obs_pipeline.policy.effective import Decided, EffectiveLimit, EffectivePolicy
+from obs_pipeline.policy.effective import Decided, EffectiveLimit, EffectivePolicy, amount
 from obs_pipeline.policy.provenance import PolicyRef, SourcedPolicy
 from obs_pipeline.policy.resolution import PolicySet, resolve_all
 from obs_pipeline.policy.schema import PERIODS, Increase, Period, Place
@@ -110,8 +110,8 @@ def _child_exceeds_parent(subject: _Subject) -> Iterator[Finding]:
                 "child-exceeds-parent",
                 "warning",
                 path,
-                f"{own.value:,f} never binds: {strictest} above allows {decided.value:,f}",
-                f"lower it to less than {decided.value:,f} or remove it",
+                f"{amount(own.value)} never binds: {strictest} above allows {amount(decided.value)}",
+                f"lower it to less than {amount(decided.value)} or remove it",
             )
 
 
@@ -136,7 +136,7 @@ def _never_binds(subject: _Subject) -> Iterator[Finding]:
                     "never-binds",
                     "warning",
                     _path_of(subject.source, limit),
-                    f"the {limit.period} {limit.kind} limit {limit.value:,f} can never bind: {reason}",
+                    f"the {limit.period} {limit.kind} limit {amount(limit.value)} can never bind: {reason}",
                     "lower it or remove it",
                 )
                 break
@@ -145,11 +145,11 @@ def _never_binds(subject: _Subject) -> Iterator[Finding]:
 def _shadowed(limit: EffectiveLimit, other: EffectiveLimit) -> str | None:
     if (limit.kind, limit.currency) != (other.kind, other.currency) or limit.period == other.period:
         return None
-    named = f"the {other.period} limit {other.value:,f} of {other.ref}"
+    named = f"the {other.period} limit {amount(other.value)} of {other.ref}"
     if PERIODS.index(other.period) < PERIODS.index(limit.period):
         windows = MOST_WINDOWS[other.period, limit.period]
         most = other.value * windows
-        return f"{named} allows at most {most:,f} in {windows} periods" if limit.value >= most else None
+        return f"{named} allows at most {amount(most)} in {windows} periods" if limit.value >= most else None
     windows = 2 if (limit.period, other.period) in _TOUCHES_TWO else 1
     return f"{named} is reached first" if limit.value >= other.value * windows else None
 
@@ -207,6 +207,8 @@ def _conflict_path(source: SourcedPolicy, field: str) -> FieldPath:
             if [kind, stated.period] == names:
                 return ("budgets", kind, position, "limit")
         return ("inheritance",)
+    if group == "rate_limits" and getattr(source.policy.rate_limits, names[0], None) is None:
+        return ("inheritance",)
     return (group, *names)
 
 
@@ -232,7 +234,7 @@ def _expired_increase(subject: _Subject) -> Iterator[Finding]:
                     "expired-increase",
                     "warning",
                     ("budgets", kind, position, "increases", number, "until"),
-                    f"the increase to {increase.limit:,f} ended on {increase.until.isoformat()}",
+                    f"the increase to {amount(increase.limit)} ended on {increase.until.isoformat()}",
                     "remove it",
                 )
 

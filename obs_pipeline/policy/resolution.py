@@ -36,6 +36,7 @@ from obs_pipeline.policy.effective import (
     FieldKey,
     Ignored,
     Step,
+    amount,
 )
 from obs_pipeline.policy.provenance import PolicyRef, SourcedPolicy
 from obs_pipeline.policy.schema import (
@@ -242,14 +243,14 @@ def _refusal(level: _Level, key: FieldKey, guard: _Statement, wished: Sequence[_
     if wish is not None and wish.value <= guard.value:
         return None
     overriding = level.winners[0].ref
-    attempt = f"would lift it to {wish.value:,f}" if wish is not None else "does not state it"
+    attempt = f"would lift it to {amount(wish.value)}" if wish is not None else "does not state it"
     return Conflict(
         "refused_override",
         str(key),
         (guard.by, *(winner.ref for winner in level.winners)),
-        f"{guard.by} limits {key} to {guard.value:,f} with priority {guard.by.priority}, and the override"
-        f" {overriding} with priority {level.priority} {attempt}; {guard.value:,f} holds",
-        f"state at most {guard.value:,f}, use inheritance: merge, or raise its priority to {guard.by.priority}",
+        f"{guard.by} limits {key} to {amount(guard.value)} with priority {guard.by.priority}, and the override"
+        f" {overriding} with priority {level.priority} {attempt}; {amount(guard.value)} holds",
+        f"state at most {amount(guard.value)}, use inheritance: merge, or raise its priority to {guard.by.priority}",
     )
 
 

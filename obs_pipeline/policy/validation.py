@@ -5,6 +5,7 @@ Serves every model written in policy files. Knows no policy rule itself; the mod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, get_args
@@ -92,7 +93,9 @@ def _lowered(text: str) -> str:
 
 def _suggestion(model: type[BaseModel], path: FieldPath) -> str:
     allowed = _fields(model, path[:-1])
-    close = get_close_matches(str(path[-1]), allowed, n=1, cutoff=0.5)
+    # scopeId and scope-id are the same word in other notations.
+    written = re.sub(r"(?<=[a-z])(?=[A-Z])|-", "_", str(path[-1])).lower()
+    close = get_close_matches(written, allowed, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"use one of {', '.join(allowed)}"
 
 

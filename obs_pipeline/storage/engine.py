@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -36,6 +37,12 @@ def configure(connection: duckdb.DuckDBPyConnection, *, memory_limit: str, threa
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
         connection.execute("SET temp_directory = ?", [str(scratch)])
+
+
+def one_row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    """The only row of a query, with nothing left to fetch: an unfinished result blocks the connection."""
+    (row,) = connection.execute(query).fetchall()
+    return tuple(row)
 
 
 @cache

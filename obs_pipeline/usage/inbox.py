@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from obs_pipeline.errors import ObsError
+from obs_pipeline.storage.lake import LakeError
+from obs_pipeline.storage.ledger import LedgerError
 from obs_pipeline.usage.landing import Landing, LandingReport
 from obs_pipeline.usage.sources.mapping import SourceMapping, load_mapping
 
@@ -62,11 +64,19 @@ class Inbox:
     def take_in(
         self, landing: Landing, paths: Sequence[Path], now: Callable[[], datetime]
     ) -> tuple[list[LandingReport], list[Refusal]]:
-        """Land files and clear them away. A file that cannot be read does not stop the others."""
+        """Land files and clear them away. A file that cannot be read does not stop the others.
+
+        Raises:
+            LakeError, LedgerError: nothing can be landed; the files stay where they are.
+        """
         reports, refusals = [], []
         for path in paths:
+            if not path.exists():
+                continue
             try:
                 report = landing.land(path, self.mapping_of(path), now=now())
+            except (LakeError, LedgerError):
+                raise
             except ObsError as error:
                 refusals.append(Refusal(path.name, str(error)))
                 self._clear(path, "refused").with_suffix(path.suffix + ".reason.txt").write_text(f"{error}\n")

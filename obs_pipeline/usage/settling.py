@@ -16,7 +16,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from obs_pipeline.storage.engine import load_sql
+from obs_pipeline.storage.engine import load_sql, one_row
 from obs_pipeline.storage.lake import DayRange, Lake, LakeTable
 from obs_pipeline.usage.landing import price
 from obs_pipeline.usage.pricing import PriceBook
@@ -96,16 +96,16 @@ def settle(
     )
     _mark_leaving(connection)
     newly_priced = _price_again(connection, lake, days, prices, price_tolerance)
-    touched = connection.execute(
-        "SELECT min(dt), max(dt) FROM (SELECT dt FROM leaving UNION ALL SELECT dt FROM repriced)"
-    ).fetchone()
-    if touched is None or touched[0] is None:
+    first, last = one_row(
+        connection, "SELECT min(dt), max(dt) FROM (SELECT dt FROM leaving UNION ALL SELECT dt FROM repriced)"
+    )
+    if first is None:
         return Settled(0, 0, 0)
-    _rewrite(connection, lake, DayRange(*touched))
-    counted = connection.execute(
-        "SELECT count(*) FILTER (verdict = 'duplicate'), count(*) FILTER (verdict = 'conflict') FROM leaving"
-    ).fetchone()
-    duplicates, conflicts = counted or (0, 0)
+    _rewrite(connection, lake, DayRange(first, last))
+    duplicates, conflicts = one_row(
+        connection,
+        "SELECT count(*) FILTER (verdict = 'duplicate'), count(*) FILTER (verdict = 'conflict') FROM leaving",
+    )
     return Settled(duplicates, conflicts, newly_priced)
 
 
@@ -132,8 +132,7 @@ def _price_again(
     priced = price(connection, unpriced, prices, tolerance)
     connection.register("priced_again", priced)
     connection.execute("INSERT INTO repriced SELECT * FROM priced_again WHERE cost_source <> 'unpriced'")
-    count = connection.execute("SELECT count(*) FROM repriced").fetchone()
-    return int(count[0]) if count else 0
+    return int(one_row(connection, "SELECT count(*) FROM repriced")[0])
 
 
 def _rewrite(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> None:

@@ -1,8 +1,8 @@
 -- usage_events and usage_rejected (some days, and the days before them that ids are compared with) → a verdict on every
--- row whose (source, event id) is there more than once. Of several rows the first by event time stays, then by content,
--- then by file and row: the answer does not depend on the order of landing. Rows quarantined as conflicts earlier take
--- part again, so it does not depend either on when the batch ran in between. The same content again is a duplicate,
--- other content under the same id is a conflict.
+-- row whose (source, event id) is there more than once. In order of event time, then content, file and row, a row stays
+-- unless its predecessor is of the same day or the day before: the answer depends neither on the order of landing nor on
+-- how many days are settled at once. Rows quarantined as conflicts earlier take part again, so it does not depend either
+-- on when the batch ran in between. The same content again is a duplicate, other content under the same id a conflict.
 WITH repeated AS (
     SELECT source, event_id FROM usage_events GROUP BY source, event_id HAVING count(*) > 1
     UNION
@@ -46,11 +46,15 @@ described AS (
 ranked AS (
     SELECT
         *,
-        row_number() OVER (PARTITION BY source, event_id ORDER BY event_time, content, file_id, row_number) AS place,
+        lag(dt) OVER (PARTITION BY source, event_id ORDER BY event_time, content, file_id, row_number) AS day_before,
         row_number() OVER (PARTITION BY source, event_id, content ORDER BY file_id, row_number) AS copy
     FROM described
 )
 SELECT
     dt, source, event_id, event_time, file_id, row_number, content,
-    CASE WHEN place = 1 THEN 'kept' WHEN copy > 1 THEN 'duplicate' ELSE 'conflict' END AS verdict
+    CASE
+        WHEN day_before IS NULL OR day_before < dt - INTERVAL 1 DAY THEN 'kept'
+        WHEN copy > 1 THEN 'duplicate'
+        ELSE 'conflict'
+    END AS verdict
 FROM ranked

@@ -1,0 +1,314 @@
+"""Detection over days: from usage tables to baselines and anomalies."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from obs_pipeline.detection.config import (
+    AnomalyDetectionConfig,
+    GrainFloors,
+    Materiality,
+    MinimumCalls,
+)
+from obs_pipeline.detection.detect import Detection, detect_anomalies
+from obs_pipeline.detection.models import ANOMALY_SCHEMA, BASELINE_SCHEMA, anomalies_from_table
+from obs_pipeline_tests.detection.series_rows import daily, hourly, row
+
+DAY = date(2025, 3, 1)
+SMALL = AnomalyDetectionConfig(
+    lookback_days=4,
+    minimum_data_points=2,
+    minimum_calls=MinimumCalls(errors=2, latency=2),
+    source_silence_hours=3,
+    materiality=Materiality(
+        cost=GrainFloors(day=1e-3, hour=1e-3),
+        tokens=GrainFloors(day=1, hour=1),
+        errors=GrainFloors(day=0.1, hour=0.1),
+        latency=GrainFloors(day=1, hour=1),
+        relative=0,
+    ),
+)
+
+
+def at(day: int, hour: int = 12) -> datetime:
+    return datetime.combine(DAY, datetime.min.time()) + timedelta(days=day, hours=hour)
+
+
+def detect(rows, first: int, last: int | None = None, config=SMALL, evidence=None) -> Detection:
+    hours = hourly(rows)
+    days = (DAY + timedelta(days=first), DAY + timedelta(days=first if last is None else last))
+    return detect_anomalies(hours, daily(hours), days, config, evidence)
+
+
+def steady(days: range, **values) -> list[dict]:
+    """A series alike every day, give or take a few percent, one row an hour."""
+    return [
+        row(
+            at(day, hour),
+            **{
+                "calls": 40,
+                "cost": round(10 + (day * 7 + hour) % 5 * 0.2, 3),
+                "input_tokens": 1_000_000,
+                "latency_ms": 900,
+                **values,
+            },
+        )
+        for day in days
+        for hour in range(24)
+    ]
+
+
+def found(detection: Detection, **wanted):
+    return [
+        one
+        for one in anomalies_from_table(detection.anomalies)
+        if all(getattr(one, name) == value for name, value in wanted.items())
+    ]
+
+
+USAGE_ROWS = st.lists(
+    st.builds(
+        lambda day, hour, agent, source, calls, errors, cost, tokens, ms, over: row(
+            at(day, hour),
+            agent=agent,
+            source=source,
+            calls=calls,
+            errors=min(errors, calls),
+            cost=cost,
+            input_tokens=tokens,
+            latency_ms=ms,
+            mispriced_calls=1 if over else 0,
+            overcharge=over,
+            overcharged_list_cost=1 if over else None,
+        ),
+        day=st.integers(-1, 9),
+        hour=st.sampled_from([0, 1, 5, 12, 23]),
+        agent=st.sampled_from(["a", "b", None]),
+        source=st.sampled_from(["s", "t"]),
+        calls=st.integers(1, 30),
+        errors=st.integers(0, 30),
+        cost=st.one_of(st.none(), st.integers(0, 5), st.just(5000)),
+        tokens=st.one_of(st.none(), st.integers(0, 10**6)),
+        ms=st.one_of(st.none(), st.floats(0.05, 1e5)),
+        over=st.sampled_from([None, None, None, 2, 50]),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=USAGE_ROWS)
+def test_a_range_of_days_gives_exactly_what_its_days_give_one_by_one(rows):
+    whole = detect(rows, 4, 8)
+    single = [
+        detect([one for one in rows if at(day - SMALL.history_days, 0) <= one["hour"] < at(day + 1, 0)], day)
+        for day in range(4, 9)
+    ]
+    assert whole.baselines.equals(pa.concat_tables([one.baselines for one in single]).combine_chunks())
+    assert whole.anomalies.equals(pa.concat_tables([one.anomalies for one in single]).combine_chunks())
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=USAGE_ROWS, later=USAGE_ROWS, hour=st.integers(0, 23))
+def test_what_happens_later_changes_no_earlier_baseline_or_anomaly(rows, later, hour):
+    now = at(6, hour)
+    earlier = [one for one in rows if one["hour"] < now]
+    before = detect(earlier, 4, 8)
+    after = detect(earlier + [one for one in later if one["hour"] >= now], 4, 8)
+    for table in ("baselines", "anomalies"):
+        kept = [_before(getattr(one, table), now) for one in (before, after)]
+        assert kept[0].equals(kept[1])
+
+
+def _before(table: pa.Table, now: datetime) -> list:
+    time = "time" if "time" in table.column_names else "timestamp"
+    hours = pc.and_(pc.equal(table["grain"], "hour"), pc.less(table[time], pa.scalar(now, pa.timestamp("us"))))
+    days = pc.and_(pc.equal(table["grain"], "day"), pc.less(table["dt"], pa.scalar(now.date(), pa.date32())))
+    return table.filter(pc.or_(hours, days))
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=USAGE_ROWS, seed=st.integers(0, 99))
+def test_the_order_of_the_rows_changes_nothing(rows, seed):
+    shuffled = [rows[place] for place in np.random.default_rng(seed).permutation(len(rows))]
+    assert detect(rows, 4, 8).baselines.equals(detect(shuffled, 4, 8).baselines)
+    assert detect(rows, 4, 8).anomalies.equals(detect(shuffled, 4, 8).anomalies)
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=USAGE_ROWS)
+def test_other_agents_change_nothing_as_long_as_their_source_was_heard_anyway(rows):
+    heartbeat = [
+        row(at(day, hour), agent="z", source=source)
+        for day in range(-1, 10)
+        for hour in range(24)
+        for source in "st"
+    ]
+    mine = [one for one in rows if one["agent"] == "a"]
+    alone, together = detect(heartbeat + mine, 4, 8), detect(heartbeat + rows, 4, 8)
+    for table in ("baselines", "anomalies"):
+        one, other = (getattr(which, table) for which in (alone, together))
+        assert one.filter(pc.equal(one["agent"], "a")).equals(other.filter(pc.equal(other["agent"], "a")))
+
+
+def test_the_tables_have_their_schemas_and_no_repeated_keys():
+    detection = detect(steady(range(8)) + [row(at(7), cost=9000)], 4, 7)
+    assert detection.baselines.schema == BASELINE_SCHEMA
+    assert detection.anomalies.schema == ANOMALY_SCHEMA
+    key = ["grain", "time", "org", "project", "agent", "metric"]
+    assert detection.baselines.group_by(key).aggregate([]).num_rows == detection.baselines.num_rows
+    ids = detection.anomalies["id"].to_pylist()
+    assert len(ids) == len(set(ids)) > 0
+
+
+def test_nothing_to_detect_and_disabled_detection_give_empty_tables():
+    for detection in (detect([], 4), detect(steady(range(8)), 7, config=AnomalyDetectionConfig(enabled=False))):
+        assert detection.baselines.num_rows == detection.anomalies.num_rows == 0
+        assert detection.baselines.schema == BASELINE_SCHEMA
+        assert detection.anomalies.schema == ANOMALY_SCHEMA
+
+
+def test_only_the_chosen_metrics_and_grains_are_looked_at():
+    config = SMALL.model_copy(update={"metrics": ("tokens",), "grains": ("day",)})
+    baselines = detect(steady(range(8)), 7, config=config).baselines
+    assert set(baselines["metric"].to_pylist()) == {"tokens"}
+    assert set(baselines["grain"].to_pylist()) == {"day"}
+
+
+REAL = AnomalyDetectionConfig()
+
+
+def test_an_ordinary_month_raises_nothing():
+    detection = detect(steady(range(60)), 28, 59, REAL)
+    assert detection.anomalies.num_rows == 0
+    assert set(detection.baselines["state"].to_pylist()) == {"ok"}
+
+
+def test_fewer_points_than_the_minimum_is_learning_without_alarm():
+    rows = steady(range(6)) + [row(at(6), cost=900)]
+    baselines = detect(rows, 0, 6, REAL).baselines
+    assert set(baselines["state"].to_pylist()) == {"learning"}
+    assert baselines["expected"].null_count == baselines.num_rows
+    assert detect(rows, 0, 6, REAL).anomalies.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "change"),
+    [
+        ("cost", {"cost": 80}),
+        ("tokens", {"input_tokens": 9_000_000}),
+        ("errors", {"errors": 30}),
+        ("latency", {"latency_ms": 9000}),
+    ],
+)
+@pytest.mark.parametrize("method", ["zscore", "iqr"])
+def test_a_bad_hour_is_critical_in_its_metric_alone(metric, change, method):
+    config = AnomalyDetectionConfig.model_validate({"method": {"day": method, "hour": method}})
+    rows = [one for one in steady(range(30)) if one["hour"] != at(29, 15)]
+    rows.append(row(at(29, 15), **{"calls": 40, "cost": 10, "input_tokens": 1_000_000, "latency_ms": 900, **change}))
+    hours = found(detect(rows, 29, config=config), grain="hour")
+    assert [(one.metric, one.severity, one.timestamp) for one in hours] == [(metric, "critical", at(29, 15))]
+    (anomaly,) = hours
+    assert anomaly.observed > anomaly.upper > anomaly.baseline >= anomaly.lower
+    assert anomaly.deviation > 5
+    assert anomaly.method == method
+
+
+def test_one_outlier_does_not_hide_the_next():
+    spikes = {at(29, 15), at(30, 15), at(33, 15)}
+    rows = [
+        row(one["hour"], calls=40, cost=5000 if one["hour"] == at(29, 15) else 80) if one["hour"] in spikes else one
+        for one in steady(range(35))
+    ]
+    hours = found(detect(rows, 29, 34, REAL), grain="hour", metric="cost")
+    assert {one.timestamp for one in hours} == spikes
+    assert {one.severity for one in hours} == {"critical"}
+
+
+def test_a_drop_to_nothing_is_an_anomaly_of_a_regular_agent_and_not_of_an_idle_one():
+    alive = [row(at(day, hour), agent="z") for day in range(31) for hour in range(24)]
+    regular = [one for one in steady(range(31)) if one["hour"] < at(30, 0)]
+    seldom = [row(at(day), agent="seldom", cost=50) for day in range(0, 28, 3)]
+    drops = found(detect(alive + regular + seldom, 30, config=REAL), grain="day")
+    assert {(one.agent, one.metric) for one in drops} == {("a", "cost"), ("a", "tokens")}
+    assert all(one.deviation < 0 and one.observed == 0 for one in drops)
+
+
+def test_a_silent_source_is_a_drop_for_the_hours_of_silence_and_unknown_after_them():
+    detection = detect([one for one in steady(range(31)) if one["hour"] < at(30, 0)], 30, config=REAL)
+    assert {one.timestamp for one in found(detection)} == {at(30, hour) for hour in range(6)}
+    assert set(detection.baselines["grain"].to_pylist()) == {"hour"}
+    assert pc.max(detection.baselines["time"]).as_py() == at(30, 5)
+
+
+def test_a_deviation_below_the_materiality_floor_is_nobodys_concern():
+    cents = steady(range(30), cost=0.0001, input_tokens=0) + [row(at(29), cost="0.9")]
+    assert found(detect(cents, 29, config=REAL), grain="hour", metric="cost") == []
+    dollars = steady(range(30), cost=0.0001, input_tokens=0) + [row(at(29), cost="9")]
+    assert len(found(detect(dollars, 29, config=REAL), grain="hour", metric="cost")) == 1
+
+
+def test_an_overcharge_is_an_anomaly_even_of_an_agent_without_history():
+    first_call = row(at(5), cost=9990.01, mispriced_calls=1, overcharge=9990, overcharged_list_cost=0.01)
+    detection = detect([first_call], 5, config=REAL)
+    for grain in ("day", "hour"):
+        (anomaly,) = found(detection, grain=grain)
+        assert (anomaly.metric, anomaly.severity, anomaly.method) == ("cost", "critical", "list_price")
+        assert anomaly.deviation is None
+        assert anomaly.baseline == 0.01
+        assert "contradicts the list price" in anomaly.reason
+    assert set(detection.baselines["state"].to_pylist()) == {"learning"}
+
+
+@pytest.mark.parametrize(("overcharge", "severity"), [(0.5, None), (2, "warning"), (11, "critical")])
+def test_the_money_above_list_price_decides_how_grave_a_contradiction_is(overcharge, severity):
+    one = row(at(5), cost=20, mispriced_calls=1, overcharge=overcharge, overcharged_list_cost=1)
+    severities = {one.severity for one in found(detect([one], 5, config=REAL), metric="cost")}
+    assert severities == ({severity} if severity else set())
+
+
+def test_a_cost_that_its_list_price_explains_is_an_ordinary_anomaly():
+    rows = steady(range(30)) + [row(at(29), cost=500)]
+    (anomaly,) = found(detect(rows, 29, config=REAL), grain="hour", metric="cost")
+    assert anomaly.method == "zscore"
+    assert "list price" not in anomaly.reason
+
+
+def test_a_second_run_gives_the_same_ids():
+    rows = steady(range(30)) + [row(at(29), cost=5000)]
+    assert detect(rows, 29, config=REAL).anomalies.equals(detect(rows, 29, config=REAL).anomalies)
+
+
+def test_the_evidence_names_the_call():
+    evidence = pa.Table.from_pylist(
+        [
+            {
+                "time": at(5),
+                "org": "o",
+                "project": "p",
+                "agent": "a",
+                "kind": "mispriced",
+                "event_id": "e1",
+                "model": "m-large",
+                "reported_cost": "9990.01",
+                "cost": "9990.01",
+                "list_cost": "0.0126",
+                "price_ratio": 792858.0,
+                "input_tokens": 10_023,
+                "output_tokens": 10,
+            }
+        ]
+    )
+    one = row(at(5), cost=9990.01, mispriced_calls=1, overcharge=9990, overcharged_list_cost="0.0126")
+    for anomaly in anomalies_from_table(detect([one], 5, config=REAL, evidence=evidence).anomalies):
+        assert "one call to m-large reported $9,990.01, 790,000 × its list price of $0.0126" in anomaly.reason
+        assert anomaly.context["call"]["event_id"] == "e1"
+        json.dumps(anomaly.context, allow_nan=False)
