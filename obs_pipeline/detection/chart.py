@@ -147,7 +147,7 @@ def _logarithmic(smallest: float, largest: float) -> _Axis:
         decades = max(math.log10(value), bottom) if value > 0 else bottom
         return _HEIGHT - _BOTTOM - (decades - bottom) / (top - bottom) * height
 
-    return _Axis(y=y, ticks=tuple(10.0**power for power in range(bottom, top + 1, every)))
+    return _Axis(y=y, ticks=tuple(10.0**power for power in range(top, bottom - 1, -every)))
 
 
 def _clock(times: Sequence[datetime]) -> Callable[[datetime], float]:

@@ -167,6 +167,8 @@ def _usage_clause(finding: Finding) -> str:
 
 
 def _did(finding: Finding) -> str:
+    if finding.calls == 0 and finding.observed == 0:
+        return "made no calls"
     calls = _count(finding.calls, "call")
     if finding.metric == "cost":
         return f"spent {_money(finding.observed)} in {calls}"
@@ -253,8 +255,6 @@ def _rounded(value: float) -> str:
 
 
 def _count(number: float, noun: str) -> str:
-    if number == 0:
-        return f"no {noun}s"
     return f"{number:,.0f} {noun}" if number == 1 else f"{number:,.0f} {noun}s"
 
 

@@ -217,7 +217,9 @@ def _stretch(
     after = np.cumsum(units) - usual_units * elapsed
     valley = after - units
     peak = int(np.argmax(after - np.minimum.accumulate(valley)))
-    first = int(np.argmin(valley[: peak + 1]))
+    # Calls at exactly the usual rate belong to no spike: of equal valleys the last one, rounding aside.
+    lowest = valley[: peak + 1].min() + 1e-9 * np.abs(units).sum()
+    first = int(np.flatnonzero(valley[: peak + 1] <= lowest)[-1])
     return times[first].astype(datetime), times[peak].astype(datetime)
 
 

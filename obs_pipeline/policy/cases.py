@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -148,8 +148,8 @@ def run_cases(cases: Iterable[SourcedCase], policies: PolicySet | Iterable[Sourc
 def _run(sourced: SourcedCase, policies: PolicySet) -> CaseResult:
     case = sourced.case
     place = Place(case.place.org, case.place.project, case.place.agent)
-    assert isinstance(case.at, datetime)
-    effective = resolve(place, policies, utc(case.at))
+
+    effective = resolve(place, policies, utc(cast(datetime, case.at)))
     differences = (*_limits(case.expect, effective), *_stated(case.expect, effective))
     return CaseResult(case.name, sourced.file, sourced.line, differences)
 

@@ -147,10 +147,7 @@ def test_the_order_of_the_rows_changes_nothing(rows, seed):
 @given(rows=USAGE_ROWS)
 def test_other_agents_change_nothing_as_long_as_their_source_was_heard_anyway(rows):
     heartbeat = [
-        row(at(day, hour), agent="z", source=source)
-        for day in range(-1, 10)
-        for hour in range(24)
-        for source in "st"
+        row(at(day, hour), agent="z", source=source) for day in range(-1, 10) for hour in range(24) for source in "st"
     ]
     mine = [one for one in rows if one["agent"] == "a"]
     alone, together = detect(heartbeat + mine, 4, 8), detect(heartbeat + rows, 4, 8)

@@ -47,9 +47,7 @@ def test_changing_values_from_a_time_on_changes_no_earlier_result_and_no_baselin
     changed[:, place:] = later
     before, after = judge(detect, values), judge(detect, changed)
     for name in ("expected", "spread", "lower", "upper", "n"):
-        np.testing.assert_array_equal(
-            getattr(before, name)[:, : place + 1], getattr(after, name)[:, : place + 1]
-        )
+        np.testing.assert_array_equal(getattr(before, name)[:, : place + 1], getattr(after, name)[:, : place + 1])
     np.testing.assert_array_equal(before.deviation[:, :place], after.deviation[:, :place])
 
 

@@ -69,7 +69,7 @@ CALL = {
         ),
         (
             {"metric": "cost", "observed": 0.0, "expected": 50.0, "lower": 31.0, "deviation": -8.0, "calls": 0, "grain": "day"},
-            "agent ask (p) spent nothing in no calls on 2024-12-13, where $50.00 is usual and less than $31.00 rare "
+            "agent ask (p) made no calls on 2024-12-13, where $50.00 is usual and less than $31.00 rare "
             "(8.0 sigmas from 23 days of history).",
         ),
         (
@@ -122,7 +122,12 @@ def test_an_overcharge_says_how_much_and_by_which_call():
         expected=None,
         deviation=None,
     )
-    call = {**CALL, "kind": "mispriced", "reported_cost": Decimal("9990.012528750"), "list_cost": Decimal("0.012628750")}
+    call = {
+        **CALL,
+        "kind": "mispriced",
+        "reported_cost": Decimal("9990.012528750"),
+        "list_cost": Decimal("0.012628750"),
+    }
     reason, context = explain(finding, {"mispriced": call, "dearest": call})
     assert reason == (
         "agent ask (p) was charged $9,990.04 on 2024-12-13, $9,990.00 above list price: the reported cost contradicts the "
@@ -161,7 +166,11 @@ def test_a_day_is_explained_by_the_worst_call_of_its_hours():
 
 def test_evidence_of_another_series_or_hour_is_not_used():
     calls = evidence({**CALL, "time": WHEN}, {**CALL, "time": WHEN, "agent": None})
-    wanted = [(("o", "p", "other"), "hour", WHEN), (("o", "q", "ask"), "hour", WHEN), (("o", "p", "ask"), "hour", WHEN.replace(hour=1))]
+    wanted = [
+        (("o", "p", "other"), "hour", WHEN),
+        (("o", "q", "ask"), "hour", WHEN),
+        (("o", "p", "ask"), "hour", WHEN.replace(hour=1)),
+    ]
     assert calls.of(wanted) == {}
     assert list(calls.of([(("o", "p", None), "hour", WHEN)])) == [(("o", "p", None), "hour", WHEN)]
     assert Evidence(None).of(wanted) == {}

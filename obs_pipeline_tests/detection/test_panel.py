@@ -34,21 +34,14 @@ def panel_of(rows, grain="day", days=4, silence=6, latency_calls=1) -> Panel:
 
 def window(panel: Panel, name: str = "cost") -> list[list[list[float]]]:
     """[series][point] → look-back and tested value of the last day, NaN as None."""
-    found = panel.windows(
-        panel.spread(panel.sums[name]), LOOKBACK, slice(0, panel.series.num_rows), idle_is_zero=True
-    )
+    found = panel.windows(panel.spread(panel.sums[name]), LOOKBACK, slice(0, panel.series.num_rows), idle_is_zero=True)
     whole = np.concatenate([found.history[:, :, -1], found.observed[:, :, -1, None]], axis=-1)
-    return [
-        [[None if np.isnan(value) else value for value in point] for point in series]
-        for series in whole.tolist()
-    ]
+    return [[[None if np.isnan(value) else value for value in point] for point in series] for series in whole.tolist()]
 
 
 def test_rows_of_one_cell_are_added_exactly_whatever_their_order():
     rows = [row(at(0), cost=cost) for cost in ("1000000000.1", "0.000000001", "0.2", "-1000000000")]
-    sums = {
-        tuple(panel_of(order).sums["cost"]) for order in (rows, rows[::-1], rows[2:] + rows[:2])
-    }
+    sums = {tuple(panel_of(order).sums["cost"]) for order in (rows, rows[::-1], rows[2:] + rows[:2])}
     assert sums == {(0.300000001,)}
 
 
@@ -162,7 +155,5 @@ def test_dictionary_encoded_and_large_strings_are_read_like_plain_ones():
         table.column_names.index("agent"), "agent", table["agent"].dictionary_encode()
     ).set_column(table.column_names.index("org"), "org", table["org"].cast(pa.large_string()))
     last = DAY + timedelta(days=3)
-    plain, other = (
-        build_panel(one, "day", DAY, last, silence_hours=6, latency_calls=1) for one in (table, encoded)
-    )
+    plain, other = (build_panel(one, "day", DAY, last, silence_hours=6, latency_calls=1) for one in (table, encoded))
     assert plain.series.equals(other.series)

@@ -40,9 +40,7 @@ def test_severity_needs_both_the_sigmas_and_a_material_amount(deviation, stake, 
 
 @settings(deadline=None)
 @given(deviation=SIGMAS, stake=STAKES, more_sigmas=SIGMAS, more_stake=STAKES)
-def test_more_sigmas_or_more_at_stake_never_lowers_the_score_or_the_severity(
-    deviation, stake, more_sigmas, more_stake
-):
+def test_more_sigmas_or_more_at_stake_never_lowers_the_score_or_the_severity(deviation, stake, more_sigmas, more_stake):
     rank, score = verdict(deviation, stake)
     higher_rank, higher_score = verdict(deviation + more_sigmas, stake + more_stake)
     assert higher_rank >= rank
