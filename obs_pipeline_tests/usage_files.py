@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from obs_pipeline.storage.lake import Lake, LakeTable
+from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline.usage.event import TIME
+from obs_pipeline.usage.landing import Landing
+from obs_pipeline.usage.pricing import PriceBook
+from obs_pipeline.usage.sources.mapping import load_mapping
 
 MONDAY = datetime(2026, 3, 2)
 _MODELS = (("openai", "gpt-4o"), ("anthropic", "claude-3-5-sonnet-20241022"), ("openai", "house-model-7"))
@@ -65,3 +71,19 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     table = table.set_column(table.schema.get_field_index("event_time"), "event_time", times)
     pyarrow.parquet.write_table(table, path)
     return path
+
+
+def landed_lake(folder: Path, connection: duckdb.DuckDBPyConnection, rows: Sequence[dict[str, Any]]) -> Lake:
+    """A lake into which one file of these rows was landed and nothing else was done."""
+    lake, ledger = Lake(str(folder / "lake")), Ledger(f"sqlite:///{folder / 'ledger.db'}")
+    landing = Landing(lake, ledger, PriceBook.load(None), connection, folder / "scratch", date(2020, 1, 1))
+    landing.land(write_jsonl(folder / "usage.jsonl", rows), load_mapping("canonical"), now=MONDAY + timedelta(days=400))
+    ledger.close()
+    return lake
+
+
+def rows_of(connection: duckdb.DuckDBPyConnection, lake: Lake, table: LakeTable) -> list[dict[str, Any]]:
+    """A table as Python rows."""
+    lake.view(connection, table)
+    found: list[dict[str, Any]] = connection.sql(f"SELECT * FROM {table.name} ORDER BY ALL").to_arrow_table().to_pylist()
+    return found

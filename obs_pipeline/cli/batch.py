@@ -46,12 +46,11 @@ def batch(
         _nothing_to_do(as_json)
         return
     runs = [_run(workspace, days, show=not as_json) for days in ranges]
-    results = [_result(workspace, run) for run in runs]
     if as_json:
-        print_json([{**asdict(result), "run_id": run.run_id} for run, (result, _) in zip(runs, results, strict=True)])
+        print_json([{"run_id": run.run_id, **asdict(run.result), "failed_checks": run.failed_checks} for run in runs])
     else:
-        for run, (result, counts) in zip(runs, results, strict=True):
-            _show(workspace, run, result, counts)
+        for run in runs:
+            _show(workspace, run)
     if strict and any(run.failed_checks for run in runs):
         raise typer.Exit(3)
 
@@ -98,48 +97,26 @@ def _run(workspace: Workspace, days: DayRange, *, show: bool) -> BatchRun:
         def listen(step: str, chunk: DayRange, _days: DayRange) -> None:
             bar.update(task, advance=len(chunk), description=f"{step} {chunk}")
 
-        from obs_pipeline.defs.batch import run_batch
+        from obs_pipeline.defs.batch import run_daily_batch
 
-        return run_batch(workspace.settings, days, listen)
+        return run_daily_batch(workspace.settings, days, listen)
 
 
-def _result(workspace: Workspace, run: BatchRun) -> tuple[BatchResult, RowCounts]:
+def _show(workspace: Workspace, run: BatchRun) -> None:
     from obs_pipeline.dashboard import queries
-    from obs_pipeline.detection.models import SEVERITIES, BatchResult
-    from obs_pipeline.usage.watermark import provisional_days
 
     with workspace.engine() as connection:
         counts = queries.row_counts(connection, workspace.lake, run.days)
-        found = queries.anomaly_counts(connection, workspace.lake, run.days)
-        sources = queries.days_by_source(connection, workspace.lake, run.days)
-    newest = {source.source: source.last_event for source in workspace.ledger.freshness()}
-    lateness = timedelta(hours=workspace.settings.allowed_lateness_hours)
-    result = BatchResult(
-        days=tuple(run.days.days()),
-        events=counts.events,
-        anomalies={severity: found.get(severity, 0) for severity in SEVERITIES},
-        quarantined=counts.rejected,
-        duplicates=counts.duplicates,
-        unpriced=counts.unpriced,
-        provisional_days=tuple(provisional_days(sources, newest, lateness)),
-        duration=run.duration,
-    )
-    return result, counts
-
-
-def _show(workspace: Workspace, run: BatchRun, result: BatchResult, counts: RowCounts) -> None:
-    from obs_pipeline.dashboard import queries
-
-    with workspace.engine() as connection:
         worst = queries.anomalies(connection, workspace.lake, run.days, limit=_WORST)
-    out.print(_totals(run, result, counts))
-    _show_worst(worst, result)
+    out.print(_totals(run, counts))
+    _show_worst(worst, run.result)
     _show_budgets(workspace, run)
     _show_checks(run)
     _show_next(worst)
 
 
-def _totals(run: BatchRun, result: BatchResult, counts: RowCounts) -> Panel:
+def _totals(run: BatchRun, counts: RowCounts) -> Panel:
+    result = run.result
     table = Table.grid(padding=(0, 2))
     provisional = len(result.provisional_days)
     rows = [

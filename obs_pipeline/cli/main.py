@@ -43,7 +43,7 @@ def run() -> None:
     except ObsError as error:
         errors.print(f"[bold red]error:[/] {text(error)}", highlight=False)
         sys.exit(error.exit_code)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
         errors.print(f"[bold red]unexpected error:[/] {type(error).__name__}: {text(error)}", highlight=False)
         errors.print(f"This is a fault of obs-pipeline. The whole story is in {_keep_traceback()}.", highlight=False)
         sys.exit(70)

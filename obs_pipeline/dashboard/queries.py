@@ -5,7 +5,7 @@ Times are UTC. Every function opens the newest version of what it needs and asks
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -14,7 +14,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from obs_pipeline.detection.models import Anomaly, anomalies_from_table
+from obs_pipeline.detection.models import SEVERITIES, Anomaly, BatchResult, anomalies_from_table
 from obs_pipeline.detection.tables import ANOMALIES
 from obs_pipeline.policy.provenance import SourcedPolicy
 from obs_pipeline.policy.resolution import resolve_all
@@ -22,6 +22,7 @@ from obs_pipeline.policy.status import BudgetStatus, budget_status, places_of, s
 from obs_pipeline.storage.engine import one_row
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_HOURLY, USAGE_REJECTED
+from obs_pipeline.usage.watermark import provisional_days
 
 _BUDGETS_LOOK_BACK: Final = timedelta(days=40)
 
@@ -96,6 +97,30 @@ def anomaly_by_id(connection: duckdb.DuckDBPyConnection, lake: Lake, id_or_prefi
     lake.view(connection, ANOMALIES)
     found = connection.sql("SELECT * FROM anomalies WHERE starts_with(id, ?) LIMIT 5", params=[id_or_prefix])
     return anomalies_from_table(found.to_arrow_table())
+
+
+def batch_result(
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    days: DayRange,
+    newest_event: Mapping[str, datetime | None],
+    lateness: timedelta,
+    duration: timedelta,
+) -> BatchResult:
+    """What a batch over the days amounts to. ``newest_event`` is each source's newest event time."""
+    counts = row_counts(connection, lake, days)
+    found = anomaly_counts(connection, lake, days)
+    sources = days_by_source(connection, lake, days)
+    return BatchResult(
+        days=tuple(days.days()),
+        events=counts.events,
+        anomalies={severity: found.get(severity, 0) for severity in SEVERITIES},
+        quarantined=counts.rejected,
+        duplicates=counts.duplicates,
+        unpriced=counts.unpriced,
+        provisional_days=tuple(provisional_days(sources, newest_event, lateness)),
+        duration=duration,
+    )
 
 
 def days_by_source(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> dict[str, list[date]]:

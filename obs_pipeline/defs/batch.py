@@ -15,12 +15,15 @@ from typing import Any, Final
 
 import dagster as dg
 
+from obs_pipeline.dashboard.queries import batch_result
 from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.partitions import range_tags
 from obs_pipeline.defs.resources import Progress, resources_from, utc_now
+from obs_pipeline.detection.models import BatchResult
 from obs_pipeline.errors import ObsError
 from obs_pipeline.settings import Settings
-from obs_pipeline.storage.lake import DayRange
+from obs_pipeline.storage import engine
+from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.storage.ledger import AlertRecord, Ledger
 from obs_pipeline.storage.locks import Busy, exclusive
 
@@ -50,11 +53,13 @@ class BatchRun:
 
     run_id: str
     days: DayRange
-    duration: timedelta
+    result: BatchResult
     failed_checks: Sequence[FailedCheck]
 
 
-def run_batch(settings: Settings, days: DayRange, listener: Callable[[str, DayRange, DayRange], None]) -> BatchRun:
+def run_daily_batch(
+    settings: Settings, days: DayRange, listener: Callable[[str, DayRange, DayRange], None] = lambda *_: None
+) -> BatchRun:
     """Compute the days, all assets, in one run. ``listener`` hears (step, chunk, days) as they are done.
 
     Raises:
@@ -76,7 +81,17 @@ def run_batch(settings: Settings, days: DayRange, listener: Callable[[str, DayRa
     failed = [_failed_check(one) for one in result.get_asset_check_evaluations() if not one.passed]
     if not result.success:
         raise _failure(settings, result, failed)
-    return BatchRun(result.run_id, days, timedelta(seconds=monotonic() - started), failed)
+    duration = timedelta(seconds=monotonic() - started)
+    return BatchRun(result.run_id, days, _result(settings, days, duration), failed)
+
+
+def _result(settings: Settings, days: DayRange, duration: timedelta) -> BatchResult:
+    newest = {source.source: source.last_event for source in Ledger(settings.ledger).freshness()}
+    lateness = timedelta(hours=settings.allowed_lateness_hours)
+    with engine.connect(
+        memory_limit=settings.engine_memory, threads=settings.engine_threads, scratch=settings.scratch
+    ) as connection:
+        return batch_result(connection, Lake(settings.lake), days, newest, lateness, duration)
 
 
 def close_killed_batches(instance: dg.DagsterInstance, scratch: Path) -> None:

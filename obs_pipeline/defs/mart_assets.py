@@ -1,6 +1,5 @@
 """The dashboard marts as assets."""
 
-
 import dagster as dg
 
 from obs_pipeline.dashboard.marts import build_data_quality, build_leaderboard, build_spend

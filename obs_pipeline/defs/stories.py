@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from obs_pipeline.storage.lake import DayRange, Lake, LakeTable
 
-_ROWS_SHOWN: Final = 8
+_ROWS_SHOWN: Final = 5
 
 
 def column_schema(schema: pa.Schema) -> dg.TableSchema:

@@ -148,7 +148,6 @@ def run_cases(cases: Iterable[SourcedCase], policies: PolicySet | Iterable[Sourc
 def _run(sourced: SourcedCase, policies: PolicySet) -> CaseResult:
     case = sourced.case
     place = Place(case.place.org, case.place.project, case.place.agent)
-
     effective = resolve(place, policies, utc(cast(datetime, case.at)))
     differences = (*_limits(case.expect, effective), *_stated(case.expect, effective))
     return CaseResult(case.name, sourced.file, sourced.line, differences)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -33,11 +34,18 @@ from obs_pipeline.storage.ledger import LandedDay, LandedFile, Ledger
 from obs_pipeline.usage.pricing import PriceBook, price_calls_sql, price_tolerance
 from obs_pipeline.usage.sources.mapping import SourceMapping
 from obs_pipeline.usage.sources.translate import LANDED_SCHEMA, read_usage
-from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_REJECTED
+from obs_pipeline.usage.tables import PRICED_FIELDS, USAGE_DUPLICATES, USAGE_EVENTS, USAGE_REJECTED
 
 _ROWS_PER_STEP: Final = 524_288
 _DAY_IN_NAME: Final = re.compile(r"(20\d\d)-?([01]\d)-?([0-3]\d)")
 _GOOD_COLUMNS: Final = [name for name in LANDED_SCHEMA.names if name not in ("reason", "detail", "raw")]
+_PRICED_BY: Final = ["event_time", "event_type", "provider", "model", "error_type", "reported_cost"] + [
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+]
+_PRICE_COLUMNS: Final = [field.name for field in PRICED_FIELDS if field.name != "price_version"]
 _EARLIEST: Final = datetime(2020, 1, 1)
 _FUTURE_ALLOWED: Final = timedelta(days=1)
 _EXAMPLES: Final = 20
@@ -123,11 +131,16 @@ class Landing:
                 good = tally.take(rows, now)
                 on_rows(rows.num_rows)
                 if good.num_rows:
-                    priced = price(self.connection, good, self.prices, self.price_tolerance)
-                    tally.note_prices(priced)
-                    yield priced
+                    yield good
 
-        tables = _ahead(accepted())
+        def priced(events: Iterator[pa.Table]) -> Iterator[pa.Table]:
+            for good in events:
+                table = price(self.connection, good, self.prices, self.price_tolerance)
+                tally.note_prices(table)
+                yield table
+
+        # Reading, pricing and writing each take one step at a time, all three at once.
+        tables = _ahead(priced(_ahead(accepted())))
         first = next(tables, None)
         if first is not None:
             batches = (batch for table in itertools.chain([first], tables) for batch in table.to_batches())
@@ -147,13 +160,16 @@ def price(
     """Price rows that carry the event columns, ``dt``, ``file_id`` and ``row_number`` → the columns of ``usage_events``."""
     pairs = calls.select(["provider", "model"]).group_by(["provider", "model"]).aggregate([])
     models = list(zip(pairs["provider"].to_pylist(), pairs["model"].to_pylist(), strict=True))
-    connection.register("calls", calls)
+    # Only what a price depends on goes through the engine, which answers in any order.
+    asked = calls.select(_PRICED_BY).append_column("place", pa.array(np.arange(calls.num_rows)))
+    connection.register("calls", asked)
     connection.register("rates", prices.rates(models))
     connection.register("bounds", prices.bounds(models))
     connection.register("price_tolerance", price_tolerance(Decimal(str(tolerance))))
-    priced = connection.sql(price_calls_sql()).to_arrow_table()
-    priced = priced.append_column("price_version", pa.repeat(prices.version, priced.num_rows))
-    return priced.select(USAGE_EVENTS.schema.names).cast(USAGE_EVENTS.schema)
+    answers = connection.sql(price_calls_sql()).to_arrow_table().sort_by("place").select(_PRICE_COLUMNS)
+    columns = {name: calls[name] for name in calls.column_names} | dict(zip(_PRICE_COLUMNS, answers.columns, strict=True))
+    columns["price_version"] = pa.repeat(prices.version, calls.num_rows)
+    return pa.table(columns).select(USAGE_EVENTS.schema.names).cast(USAGE_EVENTS.schema)
 
 
 def digest(path: Path) -> str:

@@ -15,9 +15,8 @@ from obs_pipeline.storage.ledger import SourceFreshness
 from obs_pipeline.storage.proofs import Proof
 
 DEAREST_CALLS: Final = """
-    SELECT dt, event_time, agent, model, input_tokens, output_tokens, cost, list_cost, price_ratio AS reported_to_list,
-        event_id
-    FROM usage_events ORDER BY cost DESC NULLS LAST, event_id
+    SELECT dt, event_time, agent, model, cost, list_cost, event_id FROM usage_events
+    ORDER BY cost DESC NULLS LAST, event_id
 """
 REJECTIONS: Final = """
     SELECT dt, source, reason, count(*) AS rows, min(detail) AS example

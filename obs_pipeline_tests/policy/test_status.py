@@ -262,9 +262,11 @@ class TestBurn:
         assert status(usage, budgets={"cost": cost(36)}).projected_exhaustion is None  # only at midnight
         assert status(usage, budgets={"cost": cost(12)}).projected_exhaustion is None  # reached already
 
-    def test_within_an_hour_the_span_begins_on_the_full_hour_and_its_true_length_counts(self):
-        row = status([used("2026-05-06T11:00", 3)], at=NOON + timedelta(minutes=30), budgets={"cost": cost(48)})
+    def test_within_an_hour_a_span_begins_on_the_full_hour_and_its_true_length_counts(self):
+        usage = [used("2026-05-06T06:00", 10), used("2026-05-06T11:00", 3)]
+        row = status(usage, at=NOON + timedelta(minutes=30), budgets={"cost": cost(48)})
         assert row.burn_short == pytest.approx(3 / 1.5 / 2)
+        assert row.burn_long == pytest.approx(13 / 6.5 / 2)
 
     def test_the_trailing_spans_look_back_beyond_the_window(self):
         usage = [used("2026-05-05T23:00", 6)]
