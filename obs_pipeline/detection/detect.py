@@ -73,7 +73,7 @@ class _Block:
             day=self.panel.first_day + self.lookback + tested,
             point=point,
             cell=(series * self.panel.points + point) * self.panel.days + self.lookback + tested,
-            order=(tested + grain * 99) * _BLOCK + within_day,
+            order=(tested * len(GRAINS) + grain) * _BLOCK + within_day,
         )
 
 

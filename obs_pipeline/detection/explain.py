@@ -23,7 +23,8 @@ Moment = tuple[SeriesId, Grain, datetime]
 """A series and one of its days or hours."""
 
 WORTH_NAMING: Final = 0.3
-"""A single call is named when it alone is at least this share of the value it explains."""
+"""A single call is named when it alone is at least this share of the value it explains. ``sql/evidence.sql`` leaves out
+calls below a quarter of their hour, so this cannot be less."""
 
 _SHOWN: Final = (
     "event_id",

@@ -205,14 +205,14 @@ class _Builder:
         self._nodes = 0
 
     def feed(self, event: yaml.Event) -> Document | None:
-        if isinstance(event, yaml.DocumentStartEvent):
-            self._anchors, self._lines = {}, {}
-        elif isinstance(event, yaml.CollectionEndEvent):
-            return self._close()
-        elif isinstance(event, yaml.NodeEvent):
+        if isinstance(event, yaml.NodeEvent):
             line = _line(event)
             if not self._took_key(event, line):
                 return self._node(event, line)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            return self._close()
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._anchors, self._lines = {}, {}
         return None
 
     def _took_key(self, event: yaml.NodeEvent, line: int) -> bool:

@@ -39,11 +39,9 @@ from obs_pipeline.usage.tables import PRICED_FIELDS, USAGE_DUPLICATES, USAGE_EVE
 _ROWS_PER_STEP: Final = 524_288
 _DAY_IN_NAME: Final = re.compile(r"(20\d\d)-?([01]\d)-?([0-3]\d)")
 _GOOD_COLUMNS: Final = [name for name in LANDED_SCHEMA.names if name not in ("reason", "detail", "raw")]
-_PRICED_BY: Final = ["event_time", "event_type", "provider", "model", "error_type", "reported_cost"] + [
-    "input_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "output_tokens",
+_PRICED_BY: Final = [
+    *("event_time", "event_type", "provider", "model", "error_type", "reported_cost"),
+    *("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens"),
 ]
 _PRICE_COLUMNS: Final = [field.name for field in PRICED_FIELDS if field.name != "price_version"]
 _EARLIEST: Final = datetime(2020, 1, 1)

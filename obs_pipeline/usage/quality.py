@@ -185,9 +185,7 @@ def _count_rules(count: Judged) -> Iterator[Rule]:
         yield Rule(
             "bad_type", f"{count.number} <> floor({count.number})", says(count, "a token count is a whole number")
         )
-    yield Rule(
-        "tokens_too_large", f"{count.number} > {MOST_TOKENS}", says(count, f"the most is {MOST_TOKENS:,}")
-    )
+    yield Rule("tokens_too_large", f"{count.number} > {MOST_TOKENS}", says(count, f"the most is {MOST_TOKENS:,}"))
 
 
 def _cost_rules(cost: Judged, event_type: Judged | None) -> Iterator[Rule]:

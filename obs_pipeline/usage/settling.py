@@ -56,6 +56,11 @@ class Settled:
     conflicts: int
     newly_priced: int
 
+    @property
+    def removed(self) -> int:
+        """Rows taken out of ``usage_events``; with none, every id of the days stood there once."""
+        return self.duplicates + self.conflicts
+
 
 @dataclass(frozen=True)
 class Leak:

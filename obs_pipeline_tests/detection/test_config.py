@@ -74,7 +74,7 @@ def test_a_missing_file_is_named(tmp_path: Path):
 def test_a_file_that_is_not_text_is_named(tmp_path: Path):
     path = tmp_path / "detection.yaml"
     path.write_bytes(b"\xff\xfe\x00enabled")
-    with pytest.raises(DetectionConfigError, match="cannot be read|not valid YAML"):
+    with pytest.raises(DetectionConfigError, match=r"cannot be read|not valid YAML"):
         load_detection_config(path)
 
 

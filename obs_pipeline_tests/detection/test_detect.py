@@ -157,7 +157,7 @@ def test_other_agents_change_nothing_as_long_as_their_source_was_heard_anyway(ro
 
 
 def test_the_tables_have_their_schemas_and_no_repeated_keys():
-    detection = detect(steady(range(8)) + [row(at(7), cost=9000)], 4, 7)
+    detection = detect([*steady(range(8)), row(at(7), cost=9000)], 4, 7)
     assert detection.baselines.schema == BASELINE_SCHEMA
     assert detection.anomalies.schema == ANOMALY_SCHEMA
     key = ["grain", "time", "org", "project", "agent", "metric"]
@@ -190,7 +190,7 @@ def test_an_ordinary_month_raises_nothing():
 
 
 def test_fewer_points_than_the_minimum_is_learning_without_alarm():
-    rows = steady(range(6)) + [row(at(6), cost=900)]
+    rows = [*steady(range(6)), row(at(6), cost=900)]
     baselines = detect(rows, 0, 6, REAL).baselines
     assert set(baselines["state"].to_pylist()) == {"learning"}
     assert baselines["expected"].null_count == baselines.num_rows
@@ -247,9 +247,9 @@ def test_a_silent_source_is_a_drop_for_the_hours_of_silence_and_unknown_after_th
 
 
 def test_a_deviation_below_the_materiality_floor_is_nobodys_concern():
-    cents = steady(range(30), cost=0.0001, input_tokens=0) + [row(at(29), cost="0.9")]
+    cents = [*steady(range(30), cost=0.0001, input_tokens=0), row(at(29), cost="0.9")]
     assert found(detect(cents, 29, config=REAL), grain="hour", metric="cost") == []
-    dollars = steady(range(30), cost=0.0001, input_tokens=0) + [row(at(29), cost="9")]
+    dollars = [*steady(range(30), cost=0.0001, input_tokens=0), row(at(29), cost="9")]
     assert len(found(detect(dollars, 29, config=REAL), grain="hour", metric="cost")) == 1
 
 
@@ -273,14 +273,14 @@ def test_the_money_above_list_price_decides_how_grave_a_contradiction_is(overcha
 
 
 def test_a_cost_that_its_list_price_explains_is_an_ordinary_anomaly():
-    rows = steady(range(30)) + [row(at(29), cost=500)]
+    rows = [*steady(range(30)), row(at(29), cost=500)]
     (anomaly,) = found(detect(rows, 29, config=REAL), grain="hour", metric="cost")
     assert anomaly.method == "zscore"
     assert "list price" not in anomaly.reason
 
 
 def test_a_second_run_gives_the_same_ids():
-    rows = steady(range(30)) + [row(at(29), cost=5000)]
+    rows = [*steady(range(30)), row(at(29), cost=5000)]
     assert detect(rows, 29, config=REAL).anomalies.equals(detect(rows, 29, config=REAL).anomalies)
 
 

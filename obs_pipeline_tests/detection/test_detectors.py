@@ -28,8 +28,8 @@ ANYTHING = st.one_of(
 )
 
 
-def series(values=ORDINARY, length=st.integers(1, 40)):
-    return hnp.arrays(np.float64, st.tuples(st.integers(1, 4), length), elements=values)
+def series(values=ORDINARY):
+    return hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 40)), elements=values)
 
 
 def judge(detect, values, window=10, min_points=3, **settings):

@@ -101,7 +101,7 @@ USAGE = {
     **dict.fromkeys(("unpriced_calls", "mispriced_calls", "latency_calls"), pa.int64()),
     "latency_histogram": pa.list_(pa.int64()),
 }
-NOTHING = {name: 0 for name in ("errors", "unpriced_calls", "mispriced_calls", "latency_calls")}
+NOTHING = dict.fromkeys(("errors", "unpriced_calls", "mispriced_calls", "latency_calls"), 0)
 
 
 def series(connection, grain: str, *rows) -> list[dict]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,7 +52,7 @@ def test_more_sigmas_or_more_at_stake_never_lowers_the_score_or_the_severity(dev
 
 def test_a_graver_anomaly_always_ranks_before_a_milder_one():
     marks = scoring.SCORE_BANDS
-    for rank, (least, most) in enumerate(zip(marks, marks[1:], strict=False)):
+    for rank, (least, most) in enumerate(itertools.pairwise(marks)):
         ends = scoring.scores(np.array([0.0, 1e6]), np.array([0.0, 1e15]), np.array([rank, rank]))
         assert least <= ends[0] < ends[1] <= most
 

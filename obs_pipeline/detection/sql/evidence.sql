@@ -3,12 +3,12 @@
 -- Input: usage_events, the canonical columns with dt, cost, list_cost, price_ratio and mispriced.
 -- Output: for every dt, hour (time), org, project and agent at most one call of each kind:
 --   mispriced  the call reported furthest above its list price (USD)
---   dearest    the call with the highest cost
---   largest    the call with the most input and output tokens
+--   dearest    the call with the highest cost, if it is at least a quarter of the hour's cost
+--   largest    the call with the most input and output tokens, if it is at least a quarter of the hour's tokens
 -- Ties go to the smallest (source, event_id), so the same events always name the same call.
 --
--- Maxima by group come first and only the calls that reach them are ranked: sorting every event of a day
--- three times would cost several times as much.
+-- A call that is little of its hour is less of its day and explains neither; leaving it out keeps this cheap. Maxima by
+-- group come first, and only the calls that reach one are joined and ranked: no sort over all events.
 
 WITH calls AS (
     SELECT
@@ -41,8 +41,8 @@ worst AS (
         project,
         agent,
         max(overcharge) AS overcharge,
-        max(positive_cost) AS positive_cost,
-        max(tokens) AS tokens
+        CASE WHEN sum(positive_cost) <= max(positive_cost) * 4 THEN max(positive_cost) END AS positive_cost,
+        CASE WHEN sum(tokens) <= max(tokens) * 4 THEN max(tokens) END AS tokens
     FROM calls
     GROUP BY dt, time, org, project, agent
 ),
@@ -54,7 +54,10 @@ candidates AS (
         calls.positive_cost = worst.positive_cost AS is_dearest,
         calls.tokens = worst.tokens AS is_largest
     FROM calls
-    INNER JOIN worst
+    INNER JOIN (
+        SELECT * FROM worst
+        WHERE overcharge IS NOT NULL OR positive_cost IS NOT NULL OR tokens IS NOT NULL
+    ) AS worst
         ON calls.dt = worst.dt
         AND calls.time = worst.time
         AND calls.org IS NOT DISTINCT FROM worst.org

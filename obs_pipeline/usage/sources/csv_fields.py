@@ -10,10 +10,11 @@ import csv
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from obs_pipeline.usage.sources.records import BrokenRow, Positions, Records, shown
+from obs_pipeline.usage.sources.records import BrokenRow, Records, shown
 
 
 def header_of(record: str, delimiter: str) -> list[str]:
@@ -80,9 +81,7 @@ def _by_arrow(
     names = [f"f{at}" for at in range(width)]
     table = pa_csv.read_csv(
         pa.BufferReader(_bytes_of(records.text)),
-        read_options=pa_csv.ReadOptions(
-            use_threads=False, column_names=names, block_size=_size_of(records.text) + 1
-        ),
+        read_options=pa_csv.ReadOptions(use_threads=False, column_names=names, block_size=_size_of(records.text) + 1),
         parse_options=pa_csv.ParseOptions(
             delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=skip
         ),
@@ -97,9 +96,7 @@ def _by_arrow(
     return [table.column(names[at]) for at in wanted], misfits
 
 
-def _one_by_one(
-    records: Records, width: int, wanted: Sequence[int], delimiter: str
-) -> tuple[list[pa.Array], Misfits]:
+def _one_by_one(records: Records, width: int, wanted: Sequence[int], delimiter: str) -> tuple[list[pa.Array], Misfits]:
     rows: list[list[str]] = []
     misfits: Misfits = {}
     for at, record in enumerate(records.text.to_pylist()):
@@ -128,6 +125,6 @@ def _size_of(text: pa.StringArray) -> int:
     return int(offsets[-1] - offsets[0])
 
 
-def _offsets(text: pa.StringArray) -> Positions:
-    offsets: Positions = np.frombuffer(text.buffers()[1], np.int32)[text.offset : text.offset + len(text) + 1]
-    return offsets
+def _offsets(text: pa.StringArray) -> npt.NDArray[np.int32]:
+    offsets = np.frombuffer(text.buffers()[1], np.int32)
+    return offsets[text.offset : text.offset + len(text) + 1]

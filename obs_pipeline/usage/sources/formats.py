@@ -69,9 +69,7 @@ def trouble_with_text(path: Path) -> Trouble | None:
 
 def _alternates_with_zeros(head: bytes) -> bool:
     """Latin text in UTF-16 without a mark: every other byte is zero."""
-    return any(
-        head[start::2].count(0) > 0.4 * len(head) and head[1 - start :: 2].count(0) == 0 for start in (0, 1)
-    )
+    return any(head[start::2].count(0) > 0.4 * len(head) and head[1 - start :: 2].count(0) == 0 for start in (0, 1))
 
 
 def _head(path: Path) -> bytes:

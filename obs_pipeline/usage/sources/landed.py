@@ -24,10 +24,10 @@ LANDED_SCHEMA: Final = pa.schema(
         pa.field("raw", pa.string()),
     ]
 )
-"""``row_number`` counts from 1: the line of JSON lines, the record under a CSV header, the row of Parquet. ``reason`` is null
-for a good row; otherwise it is a key of ``quality.REASONS``, ``detail`` is a sentence, ``raw`` the row as text where there is one,
-and the canonical columns hold whatever could be read. A row about the whole file or the rest of it has the number of the first
-row lost."""
+"""``row_number`` counts from 1: the line of JSON lines, the record under a CSV header, the row of Parquet. ``reason`` is
+null for a good row; otherwise it is a key of ``quality.REASONS``, ``detail`` is a sentence, ``raw`` the row as text where
+there is one, and the canonical columns hold whatever could be read. A row about the whole file or the rest of it has the
+number of the first row lost."""
 
 DERIVED_PREFIX: Final = "derived-"
 _NULL: Final = "chr(0)"
@@ -47,9 +47,7 @@ def cut_sql(text: str) -> str:
 
 def landed_rows(columns: dict[str, pa.Array], rows: int) -> pa.Table:
     """A table of ``LANDED_SCHEMA``; a column that is not given is null."""
-    arrays = [
-        columns[field.name] if field.name in columns else pa.nulls(rows, field.type) for field in LANDED_SCHEMA
-    ]
+    arrays = [columns[field.name] if field.name in columns else pa.nulls(rows, field.type) for field in LANDED_SCHEMA]
     return pa.table(arrays, schema=LANDED_SCHEMA)
 
 
@@ -86,6 +84,4 @@ def with_derived_ids(rows: pa.Table, engine: duckdb.DuckDBPyConnection) -> pa.Ta
 def _derive_ids() -> str:
     names = [field.name for field in EVENT_FIELDS if field.name != "event_id"]
     parts = [f"coalesce(CAST({name} AS VARCHAR), {_NULL})" for name in (*names, "row_number")]
-    return (
-        f"SELECT '{DERIVED_PREFIX}' || md5(concat_ws({_SEPARATOR}, {', '.join(parts)})) AS event_id FROM nameless"
-    )
+    return f"SELECT '{DERIVED_PREFIX}' || md5(concat_ws({_SEPARATOR}, {', '.join(parts)})) AS event_id FROM nameless"

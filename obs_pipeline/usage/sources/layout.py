@@ -75,10 +75,18 @@ class JsonLayout:
     def relation(self) -> str:
         found = f"CASE WHEN json_valid(raw) THEN json_extract_string(raw, {_json_paths(self.paths)}) END"
         kept = f"CASE WHEN json_valid(raw) THEN json_extract(raw, {_json_paths(self.kept)}) END"
-        columns = ["row_number", "raw", f"{found} AS found"]
-        columns += [f"{kept} AS kept"] if self.kept else []
-        columns += [f"{_digits(path)} AS digits{at}" for at, path in enumerate(self.exact)]
-        return f"SELECT {', '.join(columns)} FROM {BLOCK}"
+        parsed = ["row_number", "raw", f"{found} AS found"]
+        parsed += [f"{kept} AS kept"] if self.kept else []
+        parsed += [f"{_digits(path)} AS digits{at}" for at, path in enumerate(self.exact)]
+        columns = [f"found[{at + 1}] AS j{at}" for at in range(len(self.paths))]
+        columns += [self._exact_number(at, path) for at, path in enumerate(self.exact)]
+        return f"SELECT *, {', '.join(columns)} FROM (SELECT {', '.join(parsed)} FROM {BLOCK})"
+
+    def _exact_number(self, at: int, path: str) -> str:
+        """A JSON parser hands numbers out as doubles, which hold 15 digits; the text of the line has them all."""
+        parsed = f"found[{self.paths.index(path) + 1}]"
+        same = f"TRY_CAST(digits{at} AS DOUBLE) = TRY_CAST({parsed} AS DOUBLE)"
+        return f"CASE WHEN {same} THEN digits{at} ELSE {parsed} END AS exact{at}"
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -92,13 +100,10 @@ class JsonLayout:
         )
 
     def place(self, path: str) -> Place:
-        return Place(f"found[{self.paths.index(path) + 1}]", pa.string())
+        return Place(f"j{self.paths.index(path)}", pa.string())
 
     def number_place(self, path: str) -> Place:
-        """A JSON parser hands numbers out as doubles, which hold 15 digits; the text of the line has them all."""
-        parsed, digits = self.place(path).sql, f"digits{self.exact.index(path)}"
-        same = f"TRY_CAST({digits} AS DOUBLE) = TRY_CAST({parsed} AS DOUBLE)"
-        return Place(f"CASE WHEN {same} THEN {digits} ELSE {parsed} END", pa.string())
+        return Place(f"exact{self.exact.index(path)}", pa.string())
 
     def json(self, path: str) -> str:
         return f"nullif(CAST(kept[{self.kept.index(path) + 1}] AS VARCHAR), 'null')"

@@ -88,9 +88,7 @@ def path_steps(path: str) -> tuple[tuple[str, str], ...]:
         if path[position] != ".":
             break
         position += 1
-    raise ValueError(
-        f"{path!r} is not a column or path; write a.b.c, and quote a name that holds a dot: a.\"b.c\""
-    )
+    raise ValueError(f'{path!r} is not a column or path; write a.b.c, and quote a name that holds a dot: a."b.c"')
 
 
 def _checked_path(path: str) -> str:

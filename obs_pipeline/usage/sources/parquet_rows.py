@@ -36,9 +36,10 @@ class ParquetRows:
     def __init__(self, path: Path, repeating: tuple[str, ...] = ()) -> None:
         """``repeating`` columns hold few distinct texts; they are read as dictionaries, which is faster."""
         try:
+            texts = {field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)}
             self._file = pq.ParquetFile(
                 path,
-                read_dictionary=list(repeating),
+                read_dictionary=[name for name in repeating if name in texts],
                 buffer_size=_READ_AHEAD,
                 pre_buffer=False,
                 page_checksum_verification=True,
@@ -88,18 +89,14 @@ def _no_rows() -> pa.Table:
 def _numbered(batch: pa.RecordBatch, first: int) -> tuple[pa.Table, tuple[BrokenRow, ...]]:
     numbers = np.arange(first, first + batch.num_rows)
     columns = [taken(column) for column in batch.columns]
-    table = pa.table(
-        [pa.array(numbers), *columns], names=["row_number", *(f"c{at}" for at in range(len(columns)))]
-    )
+    table = pa.table([pa.array(numbers), *columns], names=["row_number", *(f"c{at}" for at in range(len(columns)))])
     faulty = _not_utf8(columns)
     if not faulty:
         return table, ()
     fine = np.ones(batch.num_rows, np.bool_)
     fine[list(faulty)] = False
     broken = tuple(
-        BrokenRow(
-            int(numbers[at]), "bad_encoding", f"{batch.schema.names[column]} is not UTF-8 text", _raw(batch, at)
-        )
+        BrokenRow(int(numbers[at]), "bad_encoding", f"{batch.schema.names[column]} is not UTF-8 text", _raw(batch, at))
         for at, column in sorted(faulty.items())
     )
     return table.filter(pa.array(fine)), broken

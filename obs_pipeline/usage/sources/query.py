@@ -3,7 +3,8 @@
 Here: putting the mapping, the layout of a file, the conversions and the rules together as SQL. No execution, no Arrow data, no
 rule and no conversion of its own.
 
-The query goes in steps, each a column prefix: ``w_`` as written, ``n_`` as a number, ``v_`` as the canonical value; then the verdict.
+The query goes in steps, each with its column prefix: ``w_`` as written, ``n_`` as a number, ``v_`` as the canonical value;
+then the verdict.
 """
 
 from __future__ import annotations
@@ -235,11 +236,11 @@ def _mapped_fields(mapping: SourceMapping, layout: Layout) -> Iterator[MappedFie
     for name, column in mapping.columns.items():
         find = layout.number_place if kind_of(name) == "money" else layout.place
         if column.const is not None:
-            places = (Place(sql_text(str(column.const)), pa.string()),)
+            places = [Place(sql_text(str(column.const)), pa.string())]
         else:
-            places = tuple(place for path in column.paths if (place := find(path)))
+            places = [place for path in column.paths if (place := find(path))]
         if places:
-            yield MappedField(name, column, places)
+            yield MappedField(name, column, tuple(places))
 
 
 def _filter_rules(only: Filter | None, layout: Layout) -> Iterator[Rule]:

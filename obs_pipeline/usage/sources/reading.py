@@ -76,7 +76,9 @@ def _nothing(why: BrokenRow | None = None) -> RawRows:
 
 
 def _parquet(path: Path, mapping: SourceMapping, limits: Limits) -> RawRows:
-    repeating = [path for field in REPEATING_FIELDS if field in mapping.columns for path in mapping.columns[field].paths]
+    repeating = [
+        path for field in REPEATING_FIELDS if field in mapping.columns for path in mapping.columns[field].paths
+    ]
     try:
         file = ParquetRows(path, tuple(repeating))
     except ParquetUnreadable as error:
@@ -147,10 +149,6 @@ def _jsonl(path: Path, mapping: SourceMapping, limits: Limits) -> RawRows:
         kept=tuple(mapping.attributes.values()),
         exact=tuple(dict.fromkeys(path for field in money for path in mapping.columns[field].paths)),
     )
-    records = read_records(
-        _chunks(path, limits), split_lines, longest=limits.record_bytes, numbered_by_line=True
-    )
-    tables = (
-        (pa.table({"row_number": pa.array(block.numbers), "raw": block.text}), block.broken) for block in records
-    )
+    records = read_records(_chunks(path, limits), split_lines, longest=limits.record_bytes, numbered_by_line=True)
+    tables = ((pa.table({"row_number": pa.array(block.numbers), "raw": block.text}), block.broken) for block in records)
     return RawRows(layout, tables)

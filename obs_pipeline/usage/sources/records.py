@@ -125,9 +125,7 @@ def _split_by_parity(data: bytes, field_end: bytes) -> _Parity | None:
     return _Parity(newlines[ending] + 1, waiting=len(opening) > len(closing))
 
 
-def _split_one_by_one(
-    data: bytes, impatient: bool, record: re.Pattern[bytes], unclosed: re.Pattern[bytes]
-) -> Split:
+def _split_one_by_one(data: bytes, impatient: bool, record: re.Pattern[bytes], unclosed: re.Pattern[bytes]) -> Split:
     ends: list[int] = []
     misquoted: list[int] = []
     position = 0

@@ -38,8 +38,8 @@ def read_usage(
     """Every row of a file as ``LANDED_SCHEMA``, good or not, in batches of at most ``batch_rows``.
 
     Memory does not grow with the file: at most about ``block_bytes`` of text, or one block of Parquet rows, are held.
-    ``now`` (UTC when naive) bounds the times that are possible. Whatever is wrong inside the file comes as rows with a reason; only a file that cannot be opened
-    or read from its disk raises ``FileUnreadable``.
+    ``now`` (UTC when naive) bounds the times that are possible. Whatever is wrong inside the file comes as rows with a
+    reason; only a file that cannot be opened or read from its disk raises ``FileUnreadable``.
     """
     limits = Limits(block_rows=max(batch_rows, Limits.block_rows), block_bytes=block_bytes, record_bytes=max_line_bytes)
     raw = raw_rows(path, mapping, limits)
@@ -99,11 +99,7 @@ class Translator:
         """The fields of this block that need no query."""
         query = self._query
         defaults = {"source": query.mapping.source, "event_type": DEFAULT_TYPE}
-        ready = {
-            name: pa.repeat(value, rows.num_rows)
-            for name, value in defaults.items()
-            if name not in query.fields
-        }
+        ready = {name: pa.repeat(value, rows.num_rows) for name, value in defaults.items() if name not in query.fields}
         for name, field in query.fields.items():
             column = None if name in query.adjusted else _ready_field(field, rows)
             if column is not None:
