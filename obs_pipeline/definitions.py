@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-
 import dagster as dg
-from dagster import BetaWarning, PreviewWarning
-
-# Backfill policies and check specs are still marked beta; told once in docs/adr/0001, not at every start.
-for category in (BetaWarning, PreviewWarning):
-    warnings.filterwarnings("ignore", category=category)
 
 from obs_pipeline.defs import automation, detection_assets, landing_assets, mart_assets, usage_assets
 from obs_pipeline.defs.resources import resources_from

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _STEPS = 7
 _WORST = 10
+_LOOKED_AT = 500
 _BUDGETS = 8
 _BUDGET_STYLE = {"exceeded": "bold red", "warning": "yellow", "incomparable": "yellow"}
 
@@ -104,10 +105,12 @@ def _run(workspace: Workspace, days: DayRange, *, show: bool) -> BatchRun:
 
 def _show(workspace: Workspace, run: BatchRun) -> None:
     from obs_pipeline.dashboard import queries
+    from obs_pipeline.detection.models import worst_anomalies
 
     with workspace.engine() as connection:
         counts = queries.row_counts(connection, workspace.lake, run.days)
-        worst = queries.anomalies(connection, workspace.lake, run.days, limit=_WORST)
+        found = queries.anomalies(connection, workspace.lake, run.days, limit=_LOOKED_AT)
+    worst = worst_anomalies(found, _WORST)
     out.print(_totals(run, counts))
     _show_worst(worst, run.result)
     _show_budgets(workspace, run)

@@ -23,6 +23,13 @@ SCORE_BANDS: Final = (0.0, 20.0, 50.0, 80.0, 100.0)
 
 LARGEST_CONFIDENCE: Final = 0.95
 
+INCIDENT_RATE: Final[dict[Grain, float]] = {"day": 3e-3, "hour": 4e-4}
+"""Assumed share of values of one series that belong to a real incident: about one incident a year and series."""
+
+TAIL: Final[dict[Grain, tuple[float, float]]] = {"day": (3e-3, 3.0), "hour": (5e-4, 3.0)}
+"""Share of ordinary material values beyond three sigmas, and the power with which it falls further out. Between what a
+simulated fleet of steady and bursty agents shows (half of it) and what one real, very bursty sample does (twice)."""
+
 _HALF_WAY: Final = 6.0  # evidence at which a score reaches the middle of its band
 _LEARNING_HALF: Final = 7.0  # known values in the history at which confidence is halved
 
@@ -74,8 +81,3 @@ def price_confidences(observed: Floats, overcharge: Floats) -> Floats:
     """The share of the cost that the list price does not explain, 0 … :data:`LARGEST_CONFIDENCE`."""
     shares = overcharge / np.maximum(observed, np.maximum(overcharge, 1e-9))
     return np.clip(shares, 0.0, LARGEST_CONFIDENCE)
-
-
-INCIDENT_RATE: Final[dict[Grain, float]] = {"day": 3e-3, "hour": 4e-4}
-TAIL: Final[dict[Grain, tuple[float, float]]] = {"day": (3e-3, 3.0), "hour": (5e-4, 3.0)}
-"""Share of ordinary material values beyond three sigmas, and the power with which it falls."""

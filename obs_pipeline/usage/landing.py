@@ -32,8 +32,9 @@ from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.lake import Lake
 from obs_pipeline.storage.ledger import LandedDay, LandedFile, Ledger
 from obs_pipeline.usage.pricing import PriceBook, price_calls_sql, price_tolerance
+from obs_pipeline.usage.sources.landed import LANDED_SCHEMA
 from obs_pipeline.usage.sources.mapping import SourceMapping
-from obs_pipeline.usage.sources.translate import LANDED_SCHEMA, read_usage
+from obs_pipeline.usage.sources.translate import read_usage
 from obs_pipeline.usage.tables import PRICED_FIELDS, USAGE_DUPLICATES, USAGE_EVENTS, USAGE_REJECTED
 
 _ROWS_PER_STEP: Final = 524_288
@@ -152,9 +153,7 @@ class Landing:
             self.lake.delete(table, f"file_id = '{file_id}'")
 
 
-def price(
-    connection: duckdb.DuckDBPyConnection, calls: pa.Table, prices: PriceBook, tolerance: float
-) -> pa.Table:
+def price(connection: duckdb.DuckDBPyConnection, calls: pa.Table, prices: PriceBook, tolerance: float) -> pa.Table:
     """Price rows that carry the event columns, ``dt``, ``file_id`` and ``row_number`` → the columns of ``usage_events``."""
     pairs = calls.select(["provider", "model"]).group_by(["provider", "model"]).aggregate([])
     models = list(zip(pairs["provider"].to_pylist(), pairs["model"].to_pylist(), strict=True))
@@ -165,7 +164,9 @@ def price(
     connection.register("bounds", prices.bounds(models))
     connection.register("price_tolerance", price_tolerance(Decimal(str(tolerance))))
     answers = connection.sql(price_calls_sql()).to_arrow_table().sort_by("place").select(_PRICE_COLUMNS)
-    columns = {name: calls[name] for name in calls.column_names} | dict(zip(_PRICE_COLUMNS, answers.columns, strict=True))
+    columns = {name: calls[name] for name in calls.column_names} | dict(
+        zip(_PRICE_COLUMNS, answers.columns, strict=True)
+    )
     columns["price_version"] = pa.repeat(prices.version, calls.num_rows)
     return pa.table(columns).select(USAGE_EVENTS.schema.names).cast(USAGE_EVENTS.schema)
 
@@ -192,7 +193,8 @@ class _Tally:
         self.unpriced = self.mispriced = 0
         self._file_id, self._source, self._name = file_id, source, name
         self._undated = undated
-        self._spool, self._writer = spool, None
+        self._spool = spool
+        self._writer: pq.ParquetWriter | None = None
         self._good: Counter[date] = Counter()
         self._bad: Counter[date | None] = Counter()
         self._first: dict[date, datetime] = {}

@@ -15,15 +15,13 @@ from obs_pipeline.storage.ledger import SourceFreshness
 from obs_pipeline.storage.proofs import Proof
 
 _CALLS_A_DAY: Final = 5
-# The cost that the dearest few calls of a day reach is found first: ranking every call would hold all of them.
+# The few highest costs of a day are found first and joined by equality, which lets the engine skip the other rows
+# unread: ranking every call would hold all of them.
 DEAREST_CALLS: Final = f"""
-    WITH calls AS (SELECT *, coalesce(cost, -999999999) AS worth FROM usage_events),
-    highest AS (SELECT dt, unnest(max(worth, {_CALLS_A_DAY})) AS worth FROM calls GROUP BY dt),
-    least AS (SELECT dt, min(worth) AS worth FROM highest GROUP BY dt)
-    SELECT c.dt, c.event_time, c.agent, c.model, c.input_tokens, c.output_tokens, c.cost, c.list_cost,
-        c.price_ratio AS reported_to_list, c.event_id
-    FROM calls c JOIN least l ON c.dt = l.dt AND c.worth >= l.worth
-    ORDER BY c.cost DESC NULLS LAST, c.event_id
+    WITH highest AS (SELECT DISTINCT dt, unnest(max(cost, {_CALLS_A_DAY})) AS cost FROM usage_events GROUP BY dt)
+    SELECT dt, event_time, agent, model, input_tokens, output_tokens, cost, list_cost, price_ratio AS reported_to_list,
+        event_id
+    FROM usage_events JOIN highest USING (dt, cost) ORDER BY cost DESC, event_id
 """
 REJECTIONS: Final = """
     SELECT dt, source, reason, count(*) AS rows, min(detail) AS example

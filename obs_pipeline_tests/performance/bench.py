@@ -171,7 +171,9 @@ def _bare_hourly(connection: Any, lake: Any, days: Any, chunks: Any) -> None:
     from obs_pipeline.usage.tables import USAGE_EVENTS
 
     lake.view(connection, USAGE_EVENTS, days)
-    connection.execute(f"CREATE TEMP TABLE bare AS SELECT {_KEYS}, count(*), {_SUMS} FROM usage_events GROUP BY {_KEYS}")
+    connection.execute(
+        f"CREATE TEMP TABLE bare AS SELECT {_KEYS}, count(*), {_SUMS} FROM usage_events GROUP BY {_KEYS}"
+    )
 
 
 def _our_hourly(connection: Any, lake: Any, days: Any, chunks: Any) -> None:

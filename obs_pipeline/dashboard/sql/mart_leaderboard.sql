@@ -17,7 +17,7 @@ compared AS (
 changed AS (
     SELECT
         dt, org, project, agent, calls, cost,
-        CAST(cost_before * 0.142857143 AS DECIMAL(38, 9)) AS cost_week_before
+        CAST(CAST(cost_before AS DOUBLE) / 7 AS DECIMAL(38, 9)) AS cost_week_before
     FROM compared
 )
 SELECT

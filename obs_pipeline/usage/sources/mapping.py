@@ -13,7 +13,7 @@ A mapping file::
       event_id: id                                   # a column, or a dotted path into JSON or a struct
       event_time: {from: [ended_at, created], unit: ms}   # the first that has a value
       model: 'attributes."gen_ai.request.model"'     # quotes keep a dot inside a name
-      reported_cost: {from: cost, unit: cents}
+      reported_cost: {from: cost, unit: cents, zero: unknown}   # 0 stands for "not known"
       org: {const: acme}
     attributes:                                      # what else to keep, by the name to keep it under
       region: meta.region
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -217,10 +218,11 @@ def _parsed(text: str, name: str) -> SourceMapping:
         raise MappingInvalid(f"{name}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise MappingInvalid(f"{name}: a mapping file holds source, columns and so on; this one does not")
-    lines = dict(_lines(root, ()))
-    twice = [where for where, line in _lines(root, ()) if line != lines[where]]
-    if twice:
-        raise MappingInvalid(f"{name}, line {lines[twice[0]]}: {'.'.join(twice[0])} is given twice")
+    keys = list(_lines(root, ()))
+    lines = dict(keys)
+    if len(lines) < len(keys):
+        twice = next(where for where, count in Counter(where for where, _ in keys).items() if count > 1)
+        raise MappingInvalid(f"{name}, line {lines[twice]}: {'.'.join(twice)} is given twice")
     try:
         return SourceMapping.model_validate(content)
     except ValidationError as error:
@@ -245,16 +247,18 @@ def _told(error: ValidationError, name: str, lines: Mapping[tuple[str, ...], int
         if at:
             where = tuple(at.split("."))
         if fault["type"] == "extra_forbidden":
-            message = f"there is no such setting{_did_you_mean(where[-1], _settings())}"
+            message = f"there is no such setting{_did_you_mean(where[-1], _settings_beside(where))}"
         if fault["type"] == "missing":
             message = "this is needed"
         line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
         yield f"{name}, line {line}: {'.'.join(where) or 'mapping'}: {message}"
 
 
-def _settings() -> list[str]:
-    models: tuple[type[BaseModel], ...] = (SourceMapping, Column, Filter)
-    return [info.alias or name for model in models for name, info in model.model_fields.items()]
+def _settings_beside(where: tuple[str, ...]) -> list[str]:
+    """The settings that can stand at a place of the file."""
+    inner: Mapping[str, type[BaseModel]] = {"columns": Column, "filter": Filter}
+    model = inner.get(where[0], SourceMapping) if len(where) > 1 else SourceMapping
+    return [info.alias or name for name, info in model.model_fields.items()]
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -54,7 +54,7 @@ class MappedField:
 
     @property
     def is_number(self) -> bool:
-        return self.kind in ("count", "money", "duration")
+        return self.kind in ("count", "money", "duration", "time")
 
     @property
     def found(self) -> pa.DataType:
@@ -81,6 +81,8 @@ class MappedField:
 
     @property
     def number_sql(self) -> str:
+        if self.kind == "time":
+            return values.time_number_sql(self.written, self.found, self.column.unit)
         return values.number_sql(self.written, self.found)
 
     @property
@@ -88,7 +90,7 @@ class MappedField:
         unit = self.column.unit
         match self.kind:
             case "time":
-                return values.time_sql(self.written, self.found, unit)
+                return values.time_sql(self.written, self.number, self.found, unit)
             case "count":
                 return values.count_sql(self.number, self.found)
             case "money":
@@ -183,7 +185,7 @@ class BlockQuery:
             written AS (SELECT {", ".join(["*", *written])} FROM located),
             numbered AS (SELECT {", ".join(["*", *numbers])} FROM written),
             converted AS (SELECT {", ".join(["*", *converted])} FROM numbered),
-            whole AS (SELECT * {self._whole_input()} FROM converted),
+            whole AS (SELECT * {self._finished()} FROM converted),
             judged AS (SELECT *, {verdict_sql(self._rules)} AS verdict FROM whole)
         """
 
@@ -203,13 +205,16 @@ class BlockQuery:
             return f"coalesce(lower(trim({field.value_sql})), {sql_text(DEFAULT_TYPE)})"
         return field.value_sql
 
-    def _whole_input(self) -> str:
-        """Input that a source counts without its cache reads and writes gets them back."""
+    def _finished(self) -> str:
+        """What depends on a converted value, or on several."""
+        finished = []
+        if "event_time" in self.fields:
+            finished.append(f"{values.sane_time_sql('v_event_time')} AS v_event_time")
         parts = [self.fields[name].value for name in _CACHE_PARTS if name in self.fields]
-        if not self.adjusted or "input_tokens" not in self.fields or not parts:
-            return ""
-        total = " + ".join(["v_input_tokens", *(f"coalesce({part}, 0)" for part in parts)])
-        return f"REPLACE ({total} AS v_input_tokens)"
+        if "input_tokens" in self.fields and "input_tokens" in self.adjusted:
+            total = " + ".join(["v_input_tokens", *(f"coalesce({part}, 0)" for part in parts)])
+            finished.append(f"{total} AS v_input_tokens")
+        return f"REPLACE ({', '.join(finished)})" if finished else ""
 
     @cached_property
     def _rules(self) -> tuple[Rule, ...]:

@@ -25,7 +25,9 @@ Positions = npt.NDArray[np.int64]
 RAW_CHARACTERS: Final = 2_000
 _NEWLINE: Final = 10
 _QUOTE: Final = 34
-_BLANK: Final = b" \r\n"
+_BLANK_LINE: Final = b" \t\r\n"
+_BLANK_RECORD: Final = b" \r\n"
+"""A record of tabs alone holds empty fields when the tab is the delimiter."""
 _HEAD_BYTES: Final = 4 * RAW_CHARACTERS
 _NONE: Final[Positions] = np.empty(0, np.int64)
 
@@ -271,9 +273,10 @@ class _Reader:
 
     def _present(self, data: bytes, starts: Positions, ends: Positions) -> npt.NDArray[np.bool_]:
         """Which records are more than a blank line."""
+        blank = _BLANK_LINE if self._numbered_by_line else _BLANK_RECORD
         present = np.ones(len(ends), np.bool_)
-        for at in np.flatnonzero(np.isin(np.frombuffer(data, np.uint8)[starts], list(_BLANK))):
-            present[at] = bool(data[starts[at] : ends[at]].strip(_BLANK))
+        for at in np.flatnonzero(np.isin(np.frombuffer(data, np.uint8)[starts], list(blank))):
+            present[at] = bool(data[starts[at] : ends[at]].strip(blank))
         return present
 
     def _faults(

@@ -54,8 +54,7 @@ def money_sql(value: str, found: pa.DataType, number: str, unit: Unit | None) ->
     shift = _CENTS_EXPONENT[unit or "usd"]
     if pa.types.is_decimal(found) and not shift:
         return f"TRY_CAST({value} AS DECIMAL(18, 9))"
-    text = value if pa.types.is_string(found) else f"CAST({value} AS VARCHAR)"
-    wide = f"TRY_CAST({_times_ten_to(text, shift)} AS DECIMAL(38, 9))"
+    wide = f"TRY_CAST({_times_ten_to(_text(value, found), shift)} AS DECIMAL(38, 9))"
     return f"CASE WHEN {number} = 0 THEN 0 ELSE TRY_CAST({wide} AS DECIMAL(18, 9)) END"
 
 
@@ -67,23 +66,44 @@ def _times_ten_to(text: str, exponent: int) -> str:
     return f"{mantissa} || 'e' || CAST({written} + {exponent} AS VARCHAR)"
 
 
-def time_sql(value: str, found: pa.DataType, unit: Unit | None) -> str:
-    """UTC as TIMESTAMP. Text with an offset is converted; without one it is UTC.
+def time_number_sql(value: str, found: pa.DataType, unit: Unit | None) -> str:
+    """A time given as a number, exact to the nanosecond; null where it is not one, or should be none."""
+    if unit == "iso" or _is_time(found):
+        return "CAST(NULL AS DECIMAL(28, 9))"
+    return f"TRY_CAST({_text(value, found)} AS DECIMAL(28, 9))"
 
-    Without a unit a number counts from 1970 in seconds, milliseconds, microseconds or nanoseconds, whichever puts it nearest to
-    the present: the four ranges do not meet between 1973 and 5138.
+
+def time_sql(value: str, number: str, found: pa.DataType, unit: Unit | None) -> str:
+    """UTC as TIMESTAMP, to be made sane. Text with an offset is converted; without one it is UTC.
+
+    Without a unit a number counts from 1970 in seconds, milliseconds, microseconds or nanoseconds, whichever puts it
+    nearest to the present: the four ranges do not meet between 1973 and 5138.
     """
-    if pa.types.is_timestamp(found) or pa.types.is_date(found):
-        return _sane(f"TRY_CAST({value} AS TIMESTAMP)")
-    text = value if pa.types.is_string(found) else f"CAST({value} AS VARCHAR)"
-    written = _sane(f"CAST(TRY_CAST(upper({text}) AS TIMESTAMPTZ) AS TIMESTAMP)")
-    compact = f"CAST(TRY_STRPTIME(upper({text}), '%Y%m%dT%H%M%S%z') AS TIMESTAMP)"
+    if _is_time(found):
+        return f"TRY_CAST({value} AS TIMESTAMP)"
+    text = f"upper({_text(value, found)})"
+    written = f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP)"
+    compact = f"CAST(TRY_STRPTIME({text}, '%Y%m%dT%H%M%S%z') AS TIMESTAMP)"
     iso = f"coalesce({written}, {compact})"
     if unit == "iso":
         return iso
-    count = f"TRY_CAST({text} AS DECIMAL(28, 9))"
-    epoch = f"CASE WHEN {_in_range(count, unit)} THEN make_timestamp(CAST({_micros(count, unit)} AS BIGINT)) END"
-    return epoch if unit else f"CASE WHEN {count} IS NULL THEN {iso} ELSE {epoch} END"
+    micros = _micros(number, unit)
+    in_range = f"{micros} BETWEEN {_FIRST_MICROSECOND} AND {_LAST_MICROSECOND}"
+    epoch = f"CASE WHEN {in_range} THEN make_timestamp(CAST({micros} AS BIGINT)) END"
+    return epoch if unit else f"CASE WHEN {number} IS NULL THEN {iso} ELSE {epoch} END"
+
+
+def sane_time_sql(time: str) -> str:
+    """Infinite times, and years beyond four digits, are no times."""
+    return f"CASE WHEN isfinite({time}) AND {time} < TIMESTAMP '9999-12-31 23:59:59.999999' THEN {time} END"
+
+
+def _is_time(found: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(found) or pa.types.is_date(found))
+
+
+def _text(value: str, found: pa.DataType) -> str:
+    return value if pa.types.is_string(found) else f"CAST({value} AS VARCHAR)"
 
 
 def _micros(count: str, unit: Unit | None) -> str:
@@ -96,15 +116,6 @@ def _micros(count: str, unit: Unit | None) -> str:
         f" WHEN {size} < 100000000000000000 THEN {_micros(count, 'us')}"
         f" ELSE {_micros(count, 'ns')} END"
     )
-
-
-def _in_range(count: str, unit: Unit | None) -> str:
-    return f"{_micros(count, unit)} BETWEEN {_FIRST_MICROSECOND} AND {_LAST_MICROSECOND}"
-
-
-def _sane(time: str) -> str:
-    """Infinite times, and years beyond four digits, are no times."""
-    return f"CASE WHEN isfinite({time}) AND {time} < TIMESTAMP '9999-12-31 23:59:59.999999' THEN {time} END"
 
 
 def attributes_sql(text: str) -> str:
