@@ -85,5 +85,7 @@ def landed_lake(folder: Path, connection: duckdb.DuckDBPyConnection, rows: Seque
 def rows_of(connection: duckdb.DuckDBPyConnection, lake: Lake, table: LakeTable) -> list[dict[str, Any]]:
     """A table as Python rows."""
     lake.view(connection, table)
-    found: list[dict[str, Any]] = connection.sql(f"SELECT * FROM {table.name} ORDER BY ALL").to_arrow_table().to_pylist()
+    found: list[dict[str, Any]] = (
+        connection.sql(f"SELECT * FROM {table.name} ORDER BY ALL").to_arrow_table().to_pylist()
+    )
     return found

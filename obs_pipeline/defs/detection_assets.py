@@ -11,11 +11,10 @@ from obs_pipeline.defs.day_chart import day_charts
 from obs_pipeline.defs.partitions import DAILY, ONE_RUN, days_of
 from obs_pipeline.defs.resources import BatchLimits, EngineResource, LakeResource, Progress
 from obs_pipeline.defs.stories import picture, tell_days
-from obs_pipeline.defs.usage_assets import lake_asset
+from obs_pipeline.defs.usage_assets import hourly_chunks, lake_asset
 from obs_pipeline.detection.batch import detect_days
 from obs_pipeline.detection.config import AnomalyDetectionConfig, load_detection_config
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES
-from obs_pipeline.storage.lake import chunk_days
 from obs_pipeline.storage.proofs import keys_are_unique, schema_is_declared
 from obs_pipeline.usage.tables import USAGE_HOURLY
 
@@ -66,7 +65,7 @@ def detection(
     days, tables, config = days_of(context), lake.open(), _config(limits)
     expected, found = checks.Evidence("baselines"), checks.Evidence("anomalies")
     with engine.get_connection() as connection:
-        for chunk in chunk_days(days, tables.rows_per_day(USAGE_HOURLY, days), limits.events_per_chunk):
+        for chunk in hourly_chunks(tables.rows_per_day(USAGE_HOURLY, days), days, limits):
             detect_days(connection, tables, chunk, config)
             expected.add("unique_keys", keys_are_unique(connection, tables, BASELINES, chunk))
             found.add("unique_keys", keys_are_unique(connection, tables, ANOMALIES, chunk))

@@ -37,7 +37,7 @@ from obs_pipeline.usage.sources.mapping import SourceMapping
 from obs_pipeline.usage.sources.translate import read_usage
 from obs_pipeline.usage.tables import PRICED_FIELDS, USAGE_DUPLICATES, USAGE_EVENTS, USAGE_REJECTED
 
-_ROWS_PER_STEP: Final = 524_288
+_ROWS_PER_STEP: Final = 262_144
 _DAY_IN_NAME: Final = re.compile(r"(20\d\d)-?([01]\d)-?([0-3]\d)")
 _GOOD_COLUMNS: Final = [name for name in LANDED_SCHEMA.names if name not in ("reason", "detail", "raw")]
 _PRICED_BY: Final = [

@@ -32,8 +32,8 @@ PRICED_FIELDS: Final = (
 USAGE_EVENTS: Final = LakeTable(
     "usage_events",
     pa.schema([DT, *EVENT_FIELDS, *PRICED_FIELDS, *_ORIGIN]),
-    ("source", "event_id"),
-    "One row a call, as its source reported it, with its price. Each (source, event id) once.",
+    ("dt", "source", "event_id"),
+    "One row a call, as its source reported it, with its price. Each (source, event id) once within two days.",
 )
 
 USAGE_REJECTED: Final = LakeTable(

@@ -41,9 +41,7 @@ def test_the_readme_has_commands_to_run():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_of_the_page_works_as_written(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_every_command_of_the_page_works_as_written(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for folder in ("sample_data", "policies"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     monkeypatch.chdir(tmp_path)

@@ -54,9 +54,7 @@ def look(
 
 
 def under_way(instance: dg.DagsterInstance, job: str, tags: dict[str, str] | None = None) -> dg.DagsterRun:
-    run = instance.create_run_for_job(
-        defs.resolve_job_def(job), status=dg.DagsterRunStatus.STARTED, tags=tags or {}
-    )
+    run = instance.create_run_for_job(defs.resolve_job_def(job), status=dg.DagsterRunStatus.STARTED, tags=tags or {})
     return run
 
 
@@ -80,7 +78,9 @@ def test_the_daily_schedule_runs_at_the_set_hour_in_utc(settings: Settings):
 # -- the landing sensor --------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_asked_for_once_it_has_stopped_growing_and_not_twice(settings: Settings, instance: dg.DagsterInstance):
+def test_a_file_is_asked_for_once_it_has_stopped_growing_and_not_twice(
+    settings: Settings, instance: dg.DagsterInstance
+):
     sensor = automation.landing_sensor
     assert look(sensor, instance, settings).run_requests == []
     path = write_jsonl(settings.landing / "a.jsonl", usage_rows(1))
@@ -202,7 +202,9 @@ def test_a_failed_run_becomes_one_alert_however_often_it_is_looked_at(
     def doomed() -> None:
         break_down()
 
-    result = doomed.execute_in_process(instance=instance, raise_on_error=False, tags={"dagster/partition": "2026-03-02"})
+    result = doomed.execute_in_process(
+        instance=instance, raise_on_error=False, tags={"dagster/partition": "2026-03-02"}
+    )
     failure = next(event for event in result.all_events if event.event_type == dg.DagsterEventType.RUN_FAILURE)
     context = dg.build_run_status_sensor_context(
         sensor_name="failed_run_alert",

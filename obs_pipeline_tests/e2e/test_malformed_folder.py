@@ -30,7 +30,11 @@ def malformed(folder: Path) -> dict[str, tuple[int, dict[int | None, str]]]:
     packed = gzip.compress(b"".join(line(event_id=f"cut-{n}", user_id="x" * 40 + str(n * n)) for n in range(5000)))
     (folder / "b-truncated.jsonl.gz").write_bytes(packed[: len(packed) // 2])
     (folder / "c-bad.jsonl").write_bytes(
-        line(event_id="c1") + b'{"event_id": "c2", \n' + b"[1, 2]\n" + line(event_id="c4", input_tokens=-5) + line(event_id="c5")
+        line(event_id="c1")
+        + b'{"event_id": "c2", \n'
+        + b"[1, 2]\n"
+        + line(event_id="c4", input_tokens=-5)
+        + line(event_id="c5")
     )
     (folder / "d-latin.jsonl").write_bytes(
         line(event_id="d1") + '{"event_id": "d2", "agent": "caf\u00e9"}\n'.encode("latin-1") + line(event_id="d3")
@@ -45,7 +49,9 @@ def malformed(folder: Path) -> dict[str, tuple[int, dict[int | None, str]]]:
     )
     far = (datetime.now(UTC) + timedelta(days=3)).isoformat()
     (folder / "i-times.jsonl").write_bytes(
-        line(event_id="i1", event_time=far) + line(event_id="i2", event_time="2019-12-31T23:59:59Z") + line(event_id="i3")
+        line(event_id="i1", event_time=far)
+        + line(event_id="i2", event_time="2019-12-31T23:59:59Z")
+        + line(event_id="i3")
     )
     (folder / "j-fields.csv").write_text(
         "event_id,event_time,input_tokens,reported_cost\nj1,2026-03-03T00:00:00,1,0.5\nj2,2026-03-03T00:00:00\n"
@@ -116,7 +122,9 @@ def test_the_quarantine_keeps_the_row_as_it_came_but_not_ten_megabytes_of_it(lan
 
 
 def test_a_terminal_sees_the_reasons_too(landed: Landed, tmp_path: Path):
-    said = CommandLine(tmp_path / "home")("ingest", landed.folder / "c-bad.jsonl", landed.folder / "i-times.jsonl").stdout
+    said = CommandLine(tmp_path / "home")(
+        "ingest", landed.folder / "c-bad.jsonl", landed.folder / "i-times.jsonl"
+    ).stdout
     for word in ("c-bad.jsonl", "bad_json", "negative_tokens", "time_in_future", "time_before_2020"):
         assert word in said
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pytest
 
+from obs_pipeline.dashboard.tables import MART_DATA_QUALITY
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES
 from obs_pipeline_tests.command_line import SAMPLE, CommandLine, assert_same_content, lake_content
 from obs_pipeline_tests.usage_files import usage_rows, write_jsonl
@@ -60,8 +61,6 @@ def test_the_mispriced_call_of_7_may_2025_is_the_worst_and_its_model_and_ratio_a
     assert "list price" in worst["reason"]
     quality = sample.obs.lake
     with duckdb.connect() as connection:
-        from obs_pipeline.dashboard.tables import MART_DATA_QUALITY
-
         quality.view(connection, MART_DATA_QUALITY)
         ratio = connection.execute(
             "SELECT worst_ratio FROM mart_data_quality WHERE finding = 'mispriced' AND dt = DATE '2025-05-07'"
@@ -159,7 +158,9 @@ def test_computing_two_weeks_again_changes_nothing_and_its_json_tells_the_counts
     assert_same_content(before, lake_content(sample.obs.lake))
     assert len(told["days"]) == 14
     assert told["anomalies"]["critical"] >= 1
-    assert told["events"] == sum(row[0].isoformat()[:7] == "2025-05" and row[0].day <= 14 for row in before["usage_events"])
+    assert told["events"] == sum(
+        row[0].isoformat()[:7] == "2025-05" and row[0].day <= 14 for row in before["usage_events"]
+    )
 
 
 def test_strict_tells_a_warning_by_its_exit_code(sample: Sample):
@@ -202,8 +203,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     """Six days of five files with an event in two of them and a conflict, landed and computed undisturbed."""
     folder = tmp_path_factory.mktemp("fleet")
     obs = CommandLine(folder / "home")
-    for path in five_files(folder / "files"):
-        obs("ingest", path)
+    obs("ingest", *five_files(folder / "files"))
     return Sample(obs, obs("batch", "--all").stdout)
 
 
@@ -228,7 +228,7 @@ def test_the_same_files_in_another_order_with_a_batch_in_between_give_the_same_t
 
 def test_a_batch_killed_half_way_and_run_again_gives_the_same_tables(fleet: Sample, tmp_path: Path):
     obs = CommandLine(tmp_path / "home")
-    obs("ingest", tmp_path_files(tmp_path))
+    obs("ingest", *five_files(tmp_path / "files"))
     assert kill_batch(obs, when=lambda: versions(obs.home, "usage_daily") > 1)
     assert runs_under_way(obs.home) == 1
     obs("batch")
@@ -236,16 +236,11 @@ def test_a_batch_killed_half_way_and_run_again_gives_the_same_tables(fleet: Samp
     assert runs_under_way(obs.home) == 0
 
 
-def tmp_path_files(folder: Path) -> Path:
-    five_files(folder / "files")
-    return folder / "files"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["usage_duplicates", "usage_events", "usage_hourly", "baselines", "mart_spend"])
 def test_a_batch_killed_after_the_first_write_of_a_table_ends_the_same(fleet: Sample, tmp_path: Path, table: str):
     obs = CommandLine(tmp_path / "home")
-    obs("ingest", tmp_path_files(tmp_path))
+    obs("ingest", *five_files(tmp_path / "files"))
     begun = versions(obs.home, table)
     kill_batch(obs, when=lambda: versions(obs.home, table) > begun)
     obs("batch", "--all")

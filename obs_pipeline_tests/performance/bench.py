@@ -214,16 +214,24 @@ def one_day_against_history(folder: Path) -> dict[str, float]:
     found = {}
     for length in (SHORT_DAYS, HISTORY_DAYS):
         first = day - timedelta(days=length - 1)
-        home = folder / f"days-{length}"
-        used = [str(file) for file in files if date.fromisoformat(file.stem[:10]) >= first]
-        environment = environment_of(home)
-        measured(f"land {length} days", obs("ingest", *used, "--json"), environment)
+        usage = folder / f"{length}-days.parquet"
+        _join([file for file in files if date.fromisoformat(file.stem[:10]) >= first], usage)
+        environment = environment_of(folder / f"days-{length}")
+        measured(f"land {length} days", obs("ingest", str(usage), "--json"), environment)
         measured(f"batch of {length} days", obs("batch", "--all", "--json"), environment)
         one_day = obs("batch", "--from", str(day), "--to", str(day), "--json")
         runs = [measured(f"one day, {length} days in the lake", one_day, environment) for _ in range(REPEATS)]
         found[f"wall_s_with_{length}_days"] = min(run.seconds for run in runs)
         found[f"cpu_s_with_{length}_days"] = statistics.median(run.cpu_seconds for run in runs)
     return found
+
+
+def _join(files: Sequence[Path], into: Path) -> None:
+    """One file of many: the history is to be long, not its landing."""
+    import duckdb
+
+    listing = ", ".join(f"'{file}'" for file in files)
+    duckdb.sql(f"COPY (SELECT * FROM read_parquet([{listing}])) TO '{into}' (FORMAT parquet)")
 
 
 def machine() -> dict[str, Any]:

@@ -132,9 +132,7 @@ def _land_and_die(folder: str, path: str, step: int, point: str) -> None:
         landing.land(Path(path), CANONICAL, now=NOW)
 
 
-@pytest.mark.parametrize(
-    "point", ["while rows are priced", "between events and rejected", "before the ledger is told"]
-)
+@pytest.mark.parametrize("point", ["while rows are priced", "between events and rejected", "before the ledger is told"])
 def test_a_landing_killed_half_way_and_made_again_gives_the_undisturbed_tables(
     landing: Landing, tmp_path: Path, point: str
 ):
@@ -204,7 +202,7 @@ def test_a_file_is_landed_again_under_another_mapping(landing: Landing, tmp_path
 
 
 def test_a_file_that_is_not_there_is_an_error_that_names_it(landing: Landing, tmp_path: Path):
-    with pytest.raises(LandingError, match="gone.jsonl"):
+    with pytest.raises(LandingError, match=r"gone\.jsonl"):
         landing.land(tmp_path / "gone.jsonl", CANONICAL, now=NOW)
 
 

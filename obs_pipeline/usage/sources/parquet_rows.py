@@ -14,11 +14,13 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from obs_pipeline.usage.sources.records import BrokenRow, shown
 
 _DAMAGE: Final = (pa.ArrowException, OSError)
+_COARSE_UNITS: Final = {"s": 1_000_000, "ms": 1_000}
 _READ_AHEAD: Final = 1 << 20
 """Bytes of a column chunk held at a time; without it a row group's packed bytes would be held whole."""
 
@@ -108,6 +110,8 @@ def taken_type(found: pa.DataType) -> pa.DataType:
         return taken_type(found.value_type)
     if pa.types.is_binary(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found):
         return pa.string()
+    if pa.types.is_timestamp(found) and found.unit in _COARSE_UNITS:
+        return pa.timestamp("us", found.tz)
     if pa.types.is_float16(found):
         return pa.float32()
     if pa.types.is_decimal256(found) or pa.types.is_large_binary(found) or pa.types.is_fixed_size_binary(found):
@@ -124,7 +128,18 @@ def taken(column: pa.Array) -> pa.Array:
         return column
     if pa.types.is_binary(column.type):
         return column.view(wanted)
+    if pa.types.is_timestamp(wanted):
+        return _in_microseconds(column, wanted)
     return column.cast(wanted, safe=False)
+
+
+def _in_microseconds(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """The engine stops at a time that microseconds cannot hold; the last one they can is as impossible, and does no harm."""
+    furthest = np.iinfo(np.int64).max // _COARSE_UNITS[column.type.unit]
+    count = pc.min_element_wise(
+        pc.max_element_wise(column.view(pa.int64()), -furthest, skip_nulls=False), furthest, skip_nulls=False
+    )
+    return count.view(column.type).cast(wanted)
 
 
 def _not_utf8(columns: list[pa.Array]) -> dict[int, int]:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from obs_pipeline.usage.event import EVENT_TYPES, MONEY, TIME
 from obs_pipeline.usage.sources.mapping import Kind, Unit
+from obs_pipeline.usage.sources.values import EARLIEST_SANE, LATEST_SANE
 
 _BLANKS: Final = " \t\r\n"
 
@@ -22,8 +23,7 @@ def ready_column(field: str, kind: Kind, unit: Unit | None, column: pa.Array) ->
     """``column`` as the canonical field, or None when its values have to be looked at one by one."""
     if field == "event_type":
         return _event_types(column)
-    found = _BY_KIND[kind](column, unit)
-    return found
+    return _BY_KIND[kind](column, unit)
 
 
 def _texts(column: pa.Array, unit: Unit | None) -> pa.Array | None:
@@ -51,9 +51,15 @@ def _event_types(column: pa.Array) -> pa.Array | None:
 def _times(column: pa.Array, unit: Unit | None) -> pa.Array | None:
     if not pa.types.is_timestamp(column.type):
         return None
-    if column.type == TIME:
-        return column
-    return _cast(column, pc.CastOptions(TIME, allow_time_truncate=True))
+    times = column if column.type == TIME else _cast(column, pc.CastOptions(TIME, allow_time_truncate=True))
+    return times if times is not None and _are_sane(times) else None
+
+
+def _are_sane(times: pa.Array) -> bool:
+    reach = pc.min_max(times)
+    too_early = pc.less(reach["min"], pa.scalar(EARLIEST_SANE, TIME)).as_py()
+    too_late = pc.greater(reach["max"], pa.scalar(LATEST_SANE, TIME)).as_py()
+    return not (too_early or too_late)
 
 
 def _counts(column: pa.Array, unit: Unit | None) -> pa.Array | None:

@@ -57,7 +57,7 @@ class Records:
 
 
 class Split(NamedTuple):
-    """Offsets just past each record found, and which of them (by position) are lines with a stray quote."""
+    """Offsets just past each record found and its newline, and which of them (by position) are lines with a stray quote."""
 
     ends: Positions
     misquoted: Positions = _NONE
@@ -194,7 +194,7 @@ class _Reader:
             if not line_end:
                 self._skipped = (head, length + len(chunk))
                 return
-            yield self._end_of_long_line(length + line_end)
+            yield self._end_of_long_line(length + line_end - 1)
             chunk = chunk[line_end:]
         self._pending += chunk
         yield from self._take(impatient=False)
@@ -257,7 +257,7 @@ class _Reader:
         fine[list(faults)] = False
         broken = tuple(
             BrokenRow(
-                int(numbers[at]), reason, self._located(detail, lines[at]), shown(data[starts[at] : split.ends[at]])
+                int(numbers[at]), reason, self._located(detail, lines[at]), shown(data[starts[at] : split.ends[at] - 1])
             )
             for at, (reason, detail) in sorted(faults.items())
         )
@@ -293,8 +293,9 @@ class _Reader:
             faults[int(at)] = ("bad_csv", "a quote is not closed, or is followed by more than the delimiter")
         for at in _not_utf8(data, text, starts, split.ends):
             faults[at] = ("bad_encoding", "the line is not UTF-8 text")
-        for at in np.flatnonzero(split.ends - starts > self._longest):
-            faults[int(at)] = ("line_too_long", self._too_long(int(split.ends[at] - starts[at])))
+        sizes = split.ends - starts - 1
+        for at in np.flatnonzero(sizes > self._longest):
+            faults[int(at)] = ("line_too_long", self._too_long(int(sizes[at])))
         return {at: fault for at, fault in faults.items() if present[at]}
 
 

@@ -9,6 +9,7 @@ stands for its shortest decimal text. Sub-microsecond digits of a time are dropp
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 import pyarrow as pa
@@ -16,8 +17,11 @@ import pyarrow as pa
 from obs_pipeline.usage.sources.mapping import Unit
 
 _BLANKS: Final = r"E' \t\r\n'"
+EARLIEST_SANE: Final = datetime(1000, 1, 1)
+LATEST_SANE: Final = datetime.max
 _FIRST_MICROSECOND: Final = -62_135_596_800_000_000
 _LAST_MICROSECOND: Final = 253_402_300_799_999_999
+_COMPACT: Final = "['%Y%m%dT%H%M%SZ', '%Y%m%dT%H%M%S%z']"
 _PER_UNIT: Final = {"s": "1000000", "ms": "1000", "us": "1", "ns": "0.001"}
 _CENTS_EXPONENT: Final = {"usd": 0, "cents": -2, "micro_usd": -6}
 
@@ -83,7 +87,7 @@ def time_sql(value: str, number: str, found: pa.DataType, unit: Unit | None) -> 
         return f"TRY_CAST({value} AS TIMESTAMP)"
     text = f"upper({_text(value, found)})"
     written = f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP)"
-    compact = f"CAST(TRY_STRPTIME({text}, '%Y%m%dT%H%M%S%z') AS TIMESTAMP)"
+    compact = f"CAST(TRY_STRPTIME({text}, {_COMPACT}) AS TIMESTAMP)"
     iso = f"coalesce({written}, {compact})"
     if unit == "iso":
         return iso
@@ -94,8 +98,13 @@ def time_sql(value: str, number: str, found: pa.DataType, unit: Unit | None) -> 
 
 
 def sane_time_sql(time: str) -> str:
-    """Infinite times, and years beyond four digits, are no times."""
-    return f"CASE WHEN isfinite({time}) AND {time} < TIMESTAMP '9999-12-31 23:59:59.999999' THEN {time} END"
+    """Infinite times, and years without four digits, are no times."""
+    sane = f"{time} BETWEEN {_time_literal(EARLIEST_SANE)} AND {_time_literal(LATEST_SANE)}"
+    return f"CASE WHEN {sane} THEN {time} END"
+
+
+def _time_literal(time: datetime) -> str:
+    return f"TIMESTAMP '{time:%Y-%m-%d %H:%M:%S.%f}'"
 
 
 def _is_time(found: pa.DataType) -> bool:

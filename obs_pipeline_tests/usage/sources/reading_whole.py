@@ -30,7 +30,9 @@ def rows_of(content: bytes | str, path: Path, mapping: SourceMapping = CANONICAL
 
 
 def mapping_of(columns: Mapping[str, Any], **settings: Any) -> SourceMapping:
-    return SourceMapping.model_validate({"source": "test", "columns": {"event_time": "event_time"} | dict(columns)} | settings)
+    return SourceMapping.model_validate(
+        {"source": "test", "columns": {"event_time": "event_time"} | dict(columns)} | settings
+    )
 
 
 def reasons(rows: list[dict[str, Any]]) -> list[str | None]:

@@ -147,7 +147,10 @@ def test_csv_takes_quoted_line_breaks_and_refuses_records_of_another_length(tmp_
 def test_a_latin_1_line_and_a_utf_16_file_are_named_as_such(tmp_path: Path):
     latin = tmp_path / "latin.csv"
     latin.write_bytes("event_id,event_time,agent\na,2026-03-01,café\nb,2026-03-01,bot\n".encode("latin-1"))
-    assert [row["reason"] for row in sorted(rows_of(latin), key=lambda row: row["row_number"])] == ["bad_encoding", None]
+    assert [row["reason"] for row in sorted(rows_of(latin), key=lambda row: row["row_number"])] == [
+        "bad_encoding",
+        None,
+    ]
     wide = tmp_path / "wide.csv"
     wide.write_bytes("event_id,event_time\na,2026-03-01\n".encode("utf-16"))
     (row,) = rows_of(wide)
@@ -185,7 +188,9 @@ def test_derived_ids_are_the_same_when_a_file_has_grown(tmp_path: Path, form: st
         elif form == "csv":
             path.write_text("event_time,agent\n" + "".join(f"{time.isoformat()},a\n" for time in times))
         else:
-            path.write_text("".join(json.dumps({"event_time": time.isoformat(), "agent": "a"}) + "\n" for time in times))
+            path.write_text(
+                "".join(json.dumps({"event_time": time.isoformat(), "agent": "a"}) + "\n" for time in times)
+            )
         return path
 
     before = [row["event_id"] for row in rows_of(write(tmp_path / f"before.{form}", 3))]
@@ -198,7 +203,9 @@ LINES = st.lists(
     st.one_of(
         st.integers(0, 10**6).map(lambda n: json.dumps({**GOOD, "event_id": str(n)}).encode()),
         st.binary(max_size=30).map(lambda raw: raw.replace(b"\n", b" ").replace(b"\r", b" ")),
-        st.sampled_from([b"", b"{}", b"[]", b"null", b'{"event_time": 1}', b"\xff", b" " * 50, b'{"a": "' + b"y" * 400 + b'"}']),
+        st.sampled_from(
+            [b"", b"{}", b"[]", b"null", b'{"event_time": 1}', b"\xff", b" " * 50, b'{"a": "' + b"y" * 400 + b'"}']
+        ),
     ),
     max_size=30,
 )

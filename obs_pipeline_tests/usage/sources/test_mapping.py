@@ -59,14 +59,23 @@ attributes:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("source: a\ncolumns:\n  event_time: t\n  input_token: x\n", "line 4: columns.input_token: input_token is not a field"),
+        (
+            "source: a\ncolumns:\n  event_time: t\n  input_token: x\n",
+            "line 4: columns.input_token: input_token is not a field",
+        ),
         ("source: a\ncolumns:\n  event_time: t\n  input_token: x\n", "did you mean input_tokens?"),
         ("source: a\ncolums: {event_time: t}\n", "line 2: colums: there is no such setting; did you mean columns?"),
         ("source: a\ncolumns: {event_time: {form: t}}\n", "did you mean from?"),
         ("source: a\ncolumns: {model: m}\n", "line 2: columns: event_time must be mapped"),
-        ("source: a\ncolumns:\n  event_time: {from: t, unit: cents}\n", "line 3: columns.event_time.unit: cents does not fit"),
+        (
+            "source: a\ncolumns:\n  event_time: {from: t, unit: cents}\n",
+            "line 3: columns.event_time.unit: cents does not fit",
+        ),
         ("source: a\ncolumns:\n  event_time: t\n  model: {from: m, unit: s}\n", "model takes no unit"),
-        ("source: a\ncolumns:\n  event_time: t\n  org: {from: o, const: acme}\n", "line 4: columns.org: give either from"),
+        (
+            "source: a\ncolumns:\n  event_time: t\n  org: {from: o, const: acme}\n",
+            "line 4: columns.org: give either from",
+        ),
         ("source: a\ncolumns:\n  event_time: t\n  org: {}\n", "line 4: columns.org: give either from"),
         ("source: a\ncolumns: {event_time: 'a..b'}\n", "is not a column or path"),
         ("columns: {event_time: t}\n", "source: this is needed"),
