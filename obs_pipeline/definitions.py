@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from obs_pipeline.defs import automation, detection_assets, landing_assets, mart_assets, usage_assets
+from obs_pipeline.defs import automation, completion_asset, detection_assets, landing_assets, mart_assets, usage_assets
 from obs_pipeline.defs.resources import resources_from
 from obs_pipeline.settings import get_settings
 
@@ -17,6 +17,7 @@ ASSETS = [
     mart_assets.mart_spend,
     mart_assets.mart_leaderboard,
     mart_assets.mart_data_quality,
+    completion_asset.computed_days,
 ]
 
 defs = dg.Definitions(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from obs_pipeline.defs.batch import BatchRun
     from obs_pipeline.detection.models import Anomaly, BatchResult
 
-_STEPS = 7
+_STEPS = 8
 _WORST = 10
 _LOOKED_AT = 500
 _BUDGETS = 8

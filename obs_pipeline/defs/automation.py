@@ -4,6 +4,7 @@ A tick only looks and asks for a run; all work is in the runs.
 """
 
 import json
+import time
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,9 @@ from obs_pipeline.usage.settling import ID_REACH_DAYS
 
 LOOKBACK_DAYS: Final = 28
 """How many later days a day's usage is part of the baseline of."""
+
+PAUSE_AFTER_FAILURE_SECONDS: Final = 600
+"""How long the landing sensor waits after a run that failed: the cause needs a person."""
 
 RETENTION_HOURS: Final = 7 * 24
 """How long an older version of a table stays readable."""
@@ -67,6 +71,8 @@ def landing_sensor(context: dg.SensorEvaluationContext, limits: BatchLimits) -> 
         return dg.SensorResult(
             cursor=cursor, skip_reason=f"{len(present)} files wait, {len(complete)} of them fully written."
         )
+    if _failed_lately(context, "land_usage"):
+        return dg.SensorResult(cursor=cursor, skip_reason="The last landing failed; it is tried again after a while.")
     return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=cursor)
 
 
@@ -154,6 +160,13 @@ def affected_ranges(pending: list[date], settled: set[date]) -> list[DayRange]:
         else:
             ranges.append(DayRange(day, day))
     return ranges
+
+
+def _failed_lately(context: dg.SensorEvaluationContext, job: str) -> bool:
+    newest = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
+    if not newest or newest[0].dagster_run.status != dg.DagsterRunStatus.FAILURE:
+        return False
+    return (newest[0].end_time or 0) > time.time() - PAUSE_AFTER_FAILURE_SECONDS
 
 
 def _is_running(context: dg.SensorEvaluationContext, job: str) -> bool:

@@ -76,7 +76,9 @@ def usage_events(
 ) -> Iterator[Any]:
     """Settle the days: each event once, conflicts quarantined, late prices found, nothing lost."""
     days, tables, evidence, now = days_of(context), lake.open(), checks.Evidence("usage_events"), utc_now()
-    book, seen = prices.load(), ledger.open().newest_landing_per_day()
+    book = prices.load()
+    newest = ledger.open().newest_landing_per_day()
+    ledger.open().note_seen({day: landing for day, landing in newest.items() if day in days})
     with engine.get_connection() as connection:
         for chunk in chunk_days(days, tables.rows_per_day(USAGE_EVENTS, days), limits.events_per_chunk):
             settled = settle(connection, tables, chunk, book, limits.price_tolerance)
@@ -94,7 +96,6 @@ def usage_events(
         evidence.add("sources_are_fresh", checks.as_proof(stale))
         events = tell_days(context, connection, tables, USAGE_EVENTS, days, quality_findings.DEAREST_CALLS)
         rejected = tell_days(context, connection, tables, USAGE_REJECTED, days, quality_findings.REJECTIONS)
-    ledger.open().mark_settled({day: landing for day, landing in seen.items() if day in days}, now)
     yield dg.MaterializeResult(asset_key="usage_events", metadata=events)
     yield dg.MaterializeResult(asset_key="usage_rejected", metadata=rejected)
     yield from evidence.results()

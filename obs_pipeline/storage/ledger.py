@@ -8,7 +8,7 @@ Schema changes are Alembic migrations beside this module.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -25,7 +25,8 @@ metadata: Final = sa.MetaData()
 landed_files: Final = sa.Table(
     "landed_files",
     metadata,
-    sa.Column("file_id", sa.String(64), primary_key=True, comment="digest of the file's bytes and its mapping"),
+    sa.Column("file_id", sa.String(64), primary_key=True, comment="digest of the file's bytes"),
+    sa.Column("mapping", sa.String(64), nullable=False, comment="digest of the mapping it was read by"),
     sa.Column("source", sa.String(200), nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
@@ -46,14 +47,16 @@ landed_days: Final = sa.Table(
     sa.Column("first_event", sa.DateTime),
     sa.Column("last_event", sa.DateTime),
     sa.UniqueConstraint("file_id", "dt"),
+    sqlite_autoincrement=True,
 )
 
 settled_days: Final = sa.Table(
     "settled_days",
     metadata,
     sa.Column("dt", sa.Date, primary_key=True),
-    sa.Column("through_landing", sa.Integer, nullable=False, comment="landed_days.landing this day has seen"),
-    sa.Column("settled_at", sa.DateTime, nullable=False),
+    sa.Column("seen_landing", sa.Integer, nullable=False, comment="newest landing when a batch began on this day"),
+    sa.Column("through_landing", sa.Integer, nullable=False, comment="newest landing a whole batch has computed"),
+    sa.Column("settled_at", sa.DateTime),
 )
 
 alert_records: Final = sa.Table(
@@ -178,39 +181,49 @@ class Ledger:
 
     # -- landing ------------------------------------------------------------------------------------------------
 
-    def landing_state(self, file_id: str) -> str | None:
-        """None for a file never seen, ``landing`` for one that was interrupted, ``landed`` for one that is done."""
+    def landing_of(self, file_id: str) -> tuple[str, str] | None:
+        """(state, mapping digest) of a file; the state is ``landing`` for one that was interrupted, else ``landed``."""
+        query = sa.select(landed_files.c.state, landed_files.c.mapping).where(landed_files.c.file_id == file_id)
         with self.begin() as connection:
-            found: str | None = connection.scalar(
-                sa.select(landed_files.c.state).where(landed_files.c.file_id == file_id)
-            )
-            return found
+            found = connection.execute(query).one_or_none()
+        return None if found is None else (found.state, found.mapping)
 
-    def start_landing(self, file: LandedFile, now: datetime) -> None:
+    def start_landing(self, file: LandedFile, mapping: str, now: datetime) -> None:
         """Note that a file is about to be written, so that an interrupted attempt is found and undone."""
+        values = {
+            "source": file.source,
+            "mapping": mapping,
+            "name": file.name,
+            "bytes": file.bytes,
+            "state": "landing",
+            "rows_read": 0,
+            "started_at": now,
+        }
         with self.begin() as connection:
-            connection.execute(sa.delete(landed_files).where(landed_files.c.file_id == file.file_id))
-            connection.execute(
-                sa.insert(landed_files).values(
-                    file_id=file.file_id,
-                    source=file.source,
-                    name=file.name,
-                    bytes=file.bytes,
-                    state="landing",
-                    rows_read=0,
-                    started_at=now,
-                )
-            )
+            again = sa.update(landed_files).where(landed_files.c.file_id == file.file_id).values(**values)
+            if connection.execute(again).rowcount == 0:
+                connection.execute(sa.insert(landed_files).values(file_id=file.file_id, **values))
 
     def finish_landing(self, file_id: str, rows_read: int, days: Iterable[LandedDay], now: datetime) -> None:
-        """Make a landing count: from here on its days are pending for the batch."""
+        """Make a landing count: from here on its days are pending for the batch.
+
+        Days that an earlier landing of the same file had and this one has not stay on record with no rows, so that
+        they are computed again too.
+        """
         with self.begin() as connection:
+            before = set(connection.scalars(sa.select(landed_days.c.dt).where(landed_days.c.file_id == file_id)))
+            connection.execute(sa.delete(landed_days).where(landed_days.c.file_id == file_id))
             connection.execute(
                 sa.update(landed_files)
                 .where(landed_files.c.file_id == file_id)
                 .values(state="landed", rows_read=rows_read, landed_at=now)
             )
-            rows = [{"file_id": file_id, **vars(day)} for day in days]
+            now_there = list(days)
+            gone = before - {day.dt for day in now_there}
+            rows = [
+                {"file_id": file_id, **vars(day)}
+                for day in [*now_there, *(LandedDay(day, 0, 0, None, None) for day in sorted(gone))]
+            ]
             if rows:
                 connection.execute(sa.insert(landed_days), rows)
 
@@ -289,21 +302,36 @@ class Ledger:
             return dict(connection.execute(query).tuples().all())
 
     def settled_through(self) -> dict[date, int]:
-        """For every settled day, the newest landing the batch had seen of it."""
-        query = sa.select(settled_days.c.dt, settled_days.c.through_landing)
+        """For every day that a batch computed to its end, the newest landing that is in it."""
+        query = sa.select(settled_days.c.dt, settled_days.c.through_landing).where(settled_days.c.through_landing >= 0)
         with self.begin() as connection:
             return dict(connection.execute(query).tuples().all())
 
-    def mark_settled(self, through: dict[date, int], now: datetime) -> None:
-        """Note that the batch has seen these days up to these landings."""
-        if not through:
-            return
+    def note_seen(self, seen: Mapping[date, int]) -> None:
+        """Note, as a batch begins, the newest landing of each day that it will see. Settles nothing yet."""
         with self.begin() as connection:
-            connection.execute(sa.delete(settled_days).where(settled_days.c.dt.in_(list(through))))
-            connection.execute(
-                sa.insert(settled_days),
-                [{"dt": dt, "through_landing": n, "settled_at": now} for dt, n in through.items()],
+            known = set(connection.scalars(sa.select(settled_days.c.dt).where(settled_days.c.dt.in_(list(seen)))))
+            for day, landing in seen.items():
+                if day in known:
+                    change = sa.update(settled_days).where(settled_days.c.dt == day).values(seen_landing=landing)
+                    connection.execute(change)
+            new = [
+                {"dt": day, "seen_landing": landing, "through_landing": -1}
+                for day, landing in seen.items()
+                if day not in known
+            ]
+            if new:
+                connection.execute(sa.insert(settled_days), new)
+
+    def mark_settled(self, days: tuple[date, date], now: datetime) -> int:
+        """Note that a batch came to its end for these days (both included); answer how many had landed rows."""
+        with self.begin() as connection:
+            done = connection.execute(
+                sa.update(settled_days)
+                .where(settled_days.c.dt.between(*days))
+                .values(through_landing=settled_days.c.seen_landing, settled_at=now)
             )
+            return int(done.rowcount)
 
     # -- alerts -------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 Reads through ``sources``, prices, and appends to ``usage_events`` and ``usage_rejected``. Whether an event is a
 duplicate of another is decided later, for whole days, by ``settling``.
 
-A file is known by the digest of its bytes: landing it again does nothing. Its rows are written first and count from
-the moment the ledger says ``landed``; an attempt that was interrupted is found there, undone and made again.
+A file is known by the digest of its bytes: landing it again does nothing, landing it by another mapping replaces its
+rows. They are written first and count from the moment the ledger says ``landed``; an attempt that was interrupted is
+found there, undone and made again.
 """
 
 from __future__ import annotations
@@ -101,15 +102,17 @@ class Landing:
             LandingError: the file cannot be opened.
         """
         file_id = digest(path)
-        state = self.ledger.landing_state(file_id)
-        if state == "landed":
+        read_by = mapping_digest(mapping)
+        before = self.ledger.landing_of(file_id)
+        if before == ("landed", read_by):
             return LandingReport(path.name, mapping.source, file_id, already_landed=True)
-        if state == "landing":
-            self._undo(file_id)
         file = LandedFile(file_id, mapping.source, path.name, path.stat().st_size, 0, None)
-        self.ledger.start_landing(file, now)
+        self.ledger.start_landing(file, read_by, now)
+        if before is not None:
+            self._undo(file_id)
         spool = self.scratch / f"rejected-{file_id}.parquet"
-        tally = _Tally(file_id, mapping.source, spool, self.undated, path.name)
+        possible = (self.undated, (now + _FUTURE_ALLOWED).date())
+        tally = _Tally(file_id, mapping.source, spool, possible, path.name)
         try:
             self._write(path, mapping, tally, now, on_rows)
         finally:
@@ -184,15 +187,20 @@ def digest(path: Path) -> str:
         raise LandingError(f"{path}: {error.strerror}. Check the path and its permissions.") from None
 
 
+def mapping_digest(mapping: SourceMapping) -> str:
+    """The name of what a mapping says."""
+    return hashlib.blake2b(mapping.model_dump_json().encode(), digest_size=20).hexdigest()
+
+
 class _Tally:
     """Counts one file's rows as they pass and keeps the bad ones until their day is known."""
 
-    def __init__(self, file_id: str, source: str, spool: Path, undated: date, name: str) -> None:
+    def __init__(self, file_id: str, source: str, spool: Path, possible: tuple[date, date], name: str) -> None:
         self.rows = 0
         self.reasons: Counter[str] = Counter()
         self.unpriced = self.mispriced = 0
         self._file_id, self._source, self._name = file_id, source, name
-        self._undated = undated
+        self._possible = possible
         self._spool = spool
         self._writer: pq.ParquetWriter | None = None
         self._good: Counter[date] = Counter()
@@ -269,7 +277,11 @@ class _Tally:
     def _fallback_day(self) -> date:
         """A row without a usable time belongs to the first good day of its file, else the day in the file's name."""
         known = [*self._good, *(day for day in self._bad if day is not None)]
-        return min(known) if known else _day_in(self._name) or self._undated
+        if known:
+            return min(known)
+        first, last = self._possible
+        named = _day_in(self._name)
+        return named if named is not None and first <= named <= last else first
 
     def _set_aside(self, bad: pa.Table, now: datetime) -> None:
         latest = now + _FUTURE_ALLOWED

@@ -21,7 +21,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def land(ledger: Ledger, file_id: str, *days: date) -> None:
-    ledger.start_landing(LandedFile(file_id, "gateway", f"{file_id}.csv", 10, 0, None), NOON)
+    ledger.start_landing(LandedFile(file_id, "gateway", f"{file_id}.csv", 10, 0, None), "m", NOON)
     ledger.finish_landing(file_id, len(days), [LandedDay(day, 1, 0, NOON, NOON) for day in days], NOON)
 
 
@@ -39,26 +39,45 @@ def test_the_newest_migration_is_the_one_the_code_expects(ledger: Ledger):
 
 
 def test_a_landing_counts_only_when_it_is_finished(ledger: Ledger):
-    ledger.start_landing(LandedFile("f", "gateway", "f.csv", 10, 0, None), NOON)
-    assert ledger.landing_state("f") == "landing"
+    ledger.start_landing(LandedFile("f", "gateway", "f.csv", 10, 0, None), "m", NOON)
+    assert ledger.landing_of("f") == ("landing", "m")
     assert ledger.newest_landing_per_day() == {}
     ledger.finish_landing("f", 1, [LandedDay(MONDAY, 1, 0, NOON, NOON)], NOON)
-    assert ledger.landing_state("f") == "landed"
+    assert ledger.landing_of("f") == ("landed", "m")
     assert list(ledger.newest_landing_per_day()) == [MONDAY]
 
 
 def test_an_interrupted_landing_can_be_started_again(ledger: Ledger):
-    ledger.start_landing(LandedFile("f", "gateway", "f.csv", 10, 0, None), NOON)
+    ledger.start_landing(LandedFile("f", "gateway", "f.csv", 10, 0, None), "m", NOON)
     land(ledger, "f", MONDAY)
-    assert ledger.landing_state("f") == "landed"
+    assert ledger.landing_of("f") == ("landed", "m")
 
 
 def test_a_settled_day_is_pending_again_when_more_lands(ledger: Ledger):
     land(ledger, "first", MONDAY)
-    ledger.mark_settled(ledger.newest_landing_per_day(), NOON)
+    ledger.note_seen(ledger.newest_landing_per_day())
+    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1) == [MONDAY]
+    assert ledger.mark_settled((MONDAY, MONDAY), NOON) == 1
     assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1) == []
     land(ledger, "second", MONDAY)
     assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1) == [MONDAY]
+
+
+def test_what_landed_while_the_batch_ran_is_still_pending(ledger: Ledger):
+    land(ledger, "first", MONDAY)
+    ledger.note_seen(ledger.newest_landing_per_day())
+    land(ledger, "second", MONDAY)
+    ledger.mark_settled((MONDAY, MONDAY), NOON)
+    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1) == [MONDAY]
+
+
+def test_a_file_landed_anew_makes_the_days_it_left_pending_too(ledger: Ledger):
+    land(ledger, "first", MONDAY)
+    ledger.note_seen(ledger.newest_landing_per_day())
+    ledger.mark_settled((MONDAY, MONDAY), NOON)
+    land(ledger, "first", MONDAY + timedelta(days=5))
+    pending = pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1)
+    assert pending == [MONDAY, MONDAY + timedelta(days=5)]
 
 
 def test_freshness_is_the_newest_event_of_each_source(ledger: Ledger):

@@ -64,6 +64,12 @@ def some_bad(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, **faults[n // 10 % len(faults)]} if n % 10 == 9 else row for n, row in enumerate(rows)]
 
 
+def state_of(ledger: Ledger, file_id: str) -> str:
+    found = ledger.landing_of(file_id)
+    assert found is not None
+    return found[0]
+
+
 def test_landing_a_file_twice_changes_nothing(landing: Landing, tmp_path: Path):
     path = write_jsonl(tmp_path / "usage.jsonl", some_bad(usage_rows(2)))
     first = landing.land(path, CANONICAL, now=NOW)
@@ -104,11 +110,11 @@ def test_an_interrupted_landing_is_undone_and_made_again(landing: Landing, tmp_p
     file_id = digest(path)
     with landing.ledger.begin() as connection:
         connection.execute(landed_days.delete())
-    landing.ledger.start_landing(LandedFile(file_id, "canonical", path.name, path.stat().st_size, 0, None), NOW)
-    assert landing.ledger.landing_state(file_id) == "landing"
+    landing.ledger.start_landing(LandedFile(file_id, "canonical", path.name, path.stat().st_size, 0, None), "m", NOW)
+    assert state_of(landing.ledger, file_id) == "landing"
     assert not landing.land(path, CANONICAL, now=NOW).already_landed
     assert content(landing.lake) == whole
-    assert landing.ledger.landing_state(file_id) == "landed"
+    assert state_of(landing.ledger, file_id) == "landed"
 
 
 def _land_and_die(folder: str, path: str, step: int, point: str) -> None:
@@ -145,7 +151,7 @@ def test_a_landing_killed_half_way_and_made_again_gives_the_undisturbed_tables(
     assert process.exitcode == -signal.SIGKILL
     with engine.connect() as connection:
         after = a_landing(tmp_path / "killed", connection)
-        assert after.ledger.landing_state(digest(path)) == "landing"
+        assert state_of(after.ledger, digest(path)) == "landing"
         assert after.ledger.landed() == []
         after.land(path, CANONICAL, now=NOW)
     landing.land(path, CANONICAL, now=NOW)

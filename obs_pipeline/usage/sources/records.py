@@ -89,13 +89,13 @@ def split_csv(delimiter: str) -> Splitter:
     """Records as RFC 4180 quotes them. A quote inside an unquoted field is an ordinary character."""
     field_end = delimiter.encode()
     strict_record = _strict_record(field_end)
-    unclosed = _unclosed_record(field_end)
+    begun_record = _begun_record(field_end)
 
     def split(data: bytes, impatient: bool) -> Split:
         found = _split_by_parity(data, field_end)
         if found is not None and not (impatient and found.waiting):
             return Split(found.ends)
-        return _split_one_by_one(data, impatient, strict_record, unclosed)
+        return _split_one_by_one(data, impatient, strict_record, begun_record)
 
     return split
 
@@ -127,14 +127,14 @@ def _split_by_parity(data: bytes, field_end: bytes) -> _Parity | None:
     return _Parity(newlines[ending] + 1, waiting=len(opening) > len(closing))
 
 
-def _split_one_by_one(data: bytes, impatient: bool, record: re.Pattern[bytes], unclosed: re.Pattern[bytes]) -> Split:
+def _split_one_by_one(data: bytes, impatient: bool, record: re.Pattern[bytes], begun: re.Pattern[bytes]) -> Split:
     ends: list[int] = []
     misquoted: list[int] = []
     position = 0
     while position < len(data):
         if found := record.match(data, position):
             position = found.end()
-        elif not impatient and unclosed.match(data, position):
+        elif not impatient and begun.match(data, position):
             break
         else:
             line_end = data.find(b"\n", position) + 1
@@ -156,8 +156,11 @@ def _strict_record(field_end: bytes) -> re.Pattern[bytes]:
     return re.compile(rb"%b(?:%b%b)*+\r?\n" % (field, re.escape(field_end), field))
 
 
-def _unclosed_record(field_end: bytes) -> re.Pattern[bytes]:
-    return re.compile(rb'(?:%b%b)*+"[^"]*+(?:""[^"]*+)*+"?\Z' % (_field(field_end), re.escape(field_end)))
+def _begun_record(field_end: bytes) -> re.Pattern[bytes]:
+    """What may become a record when more bytes come."""
+    field = _field(field_end)
+    stop = re.escape(field_end)
+    return re.compile(rb'(?:%b%b)*+(?:%b\r?|"[^"]*+(?:""[^"]*+)*+)\Z' % (field, stop, field))
 
 
 def read_records(
@@ -189,24 +192,23 @@ class _Reader:
 
     def feed(self, chunk: bytes) -> Iterator[Records]:
         if self._skipped:
-            head, length = self._skipped
             line_end = chunk.find(b"\n") + 1
+            self._skip(chunk[: line_end - 1] if line_end else chunk)
             if not line_end:
-                self._skipped = (head, length + len(chunk))
                 return
-            yield self._end_of_long_line(length + line_end - 1)
+            yield self._end_of_long_line()
             chunk = chunk[line_end:]
         self._pending += chunk
         yield from self._take(impatient=False)
         if len(self._pending) > self._longest:
             yield from self._take(impatient=True)
         if len(self._pending) > self._longest:
-            self._skipped = (self._pending[:_HEAD_BYTES], len(self._pending))
+            self._skip(self._pending)
             self._pending = b""
 
     def finish(self) -> Iterator[Records]:
         if self._skipped:
-            yield self._end_of_long_line(self._skipped[1])
+            yield self._end_of_long_line()
         if self._pending:
             self._pending += b"\n"
             yield from self._take(impatient=True)
@@ -221,8 +223,13 @@ class _Reader:
     def _next_number(self) -> int:
         return (self._lines if self._numbered_by_line else self._records) + 1
 
-    def _end_of_long_line(self, length: int) -> Records:
-        head, _ = self._skipped or (b"", 0)
+    def _skip(self, part: bytes) -> None:
+        """Of a line that is too long only the head and the length are kept."""
+        head, length = self._skipped or (b"", 0)
+        self._skipped = (head + part[: _HEAD_BYTES - len(head)], length + len(part))
+
+    def _end_of_long_line(self) -> Records:
+        head, length = self._skipped or (b"", 0)
         self._skipped = None
         detail = self._located(self._too_long(length), self._lines + 1)
         row = BrokenRow(self._next_number(), "line_too_long", detail, shown(head, length))

@@ -16,18 +16,19 @@ from hypothesis import strategies as st
 from obs_pipeline.usage.event import NANO_DOLLAR
 from obs_pipeline.usage.sources import values
 
+TEXT = pa.string()
 EXACT = Context(prec=400)
 MOST = Decimal(10) ** 9
 
 
-def evaluated(sql: str, values: Sequence[Any], found: pa.DataType = pa.string()) -> list[Any]:
+def evaluated(sql: str, values: Sequence[Any], found: pa.DataType = TEXT) -> list[Any]:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("given", pa.table({"place": range(len(values)), "x": pa.array(values, found)}))
         return [row[0] for row in connection.sql(f"SELECT {sql} FROM given ORDER BY place").fetchall()]
 
 
-def money(texts: Sequence[Any], unit: Any = None, found: pa.DataType = pa.string()) -> list[Decimal | None]:
+def money(texts: Sequence[Any], unit: Any = None, found: pa.DataType = TEXT) -> list[Decimal | None]:
     return evaluated(values.money_sql("x", found, values.number_sql("x", found), unit), texts, found)
 
 
@@ -80,7 +81,7 @@ def test_what_is_no_amount_that_fits_is_null(text: str):
     assert money([text]) == [None]
 
 
-def times(given: Sequence[Any], unit: Any = None, found: pa.DataType = pa.string()) -> list[datetime | None]:
+def times(given: Sequence[Any], unit: Any = None, found: pa.DataType = TEXT) -> list[datetime | None]:
     number = values.time_number_sql("x", found, unit)
     sql = values.sane_time_sql(f"({values.time_sql('x', f'({number})', found, unit)})")
     return evaluated(sql, given, found)
@@ -137,7 +138,7 @@ def test_a_unit_is_not_second_guessed():
     assert times(["2026-05-01"], "s") == [None]
 
 
-def counts(given: Sequence[Any], found: pa.DataType = pa.string()) -> list[int | None]:
+def counts(given: Sequence[Any], found: pa.DataType = TEXT) -> list[int | None]:
     return evaluated(values.count_sql(f"({values.number_sql('x', found)})", found), given, found)
 
 

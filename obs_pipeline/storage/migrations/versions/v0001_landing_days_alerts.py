@@ -13,6 +13,7 @@ def upgrade() -> None:
     op.create_table(
         "landed_files",
         sa.Column("file_id", sa.String(64), primary_key=True),
+        sa.Column("mapping", sa.String(64), nullable=False),
         sa.Column("source", sa.String(200), nullable=False),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("bytes", sa.BigInteger, nullable=False),
@@ -31,12 +32,14 @@ def upgrade() -> None:
         sa.Column("first_event", sa.DateTime),
         sa.Column("last_event", sa.DateTime),
         sa.UniqueConstraint("file_id", "dt"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "settled_days",
         sa.Column("dt", sa.Date, primary_key=True),
+        sa.Column("seen_landing", sa.Integer, nullable=False),
         sa.Column("through_landing", sa.Integer, nullable=False),
-        sa.Column("settled_at", sa.DateTime, nullable=False),
+        sa.Column("settled_at", sa.DateTime),
     )
     op.create_table(
         "alert_records",
