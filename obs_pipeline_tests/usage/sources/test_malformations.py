@@ -202,9 +202,10 @@ def test_derived_ids_are_the_same_when_a_file_has_grown(tmp_path: Path, form: st
 LINES = st.lists(
     st.one_of(
         st.integers(0, 10**6).map(lambda n: json.dumps({**GOOD, "event_id": str(n)}).encode()),
-        st.binary(max_size=30).map(lambda raw: raw.replace(b"\n", b" ").replace(b"\r", b" ")),
+        # The tilde keeps a first line from being the magic number of some other kind of file.
+        st.binary(max_size=30).map(lambda raw: b"~" + raw.translate(bytes.maketrans(b"\n\r\0", b"   "))),
         st.sampled_from(
-            [b"", b"{}", b"[]", b"null", b'{"event_time": 1}', b"\xff", b" " * 50, b'{"a": "' + b"y" * 400 + b'"}']
+            [b"", b"{}", b"[]", b"null", b'{"event_time": 1}', b"{\xff", b" " * 50, b'{"a": "' + b"y" * 400 + b'"}']
         ),
     ),
     max_size=30,
@@ -217,8 +218,6 @@ def test_rows_out_are_the_lines_that_are_not_blank(tmp_path: Path, lines: list[b
     path = tmp_path / "usage.jsonl"
     path.write_bytes(b"".join(line + b"\n" for line in lines))
     numbers = sorted(row["row_number"] for row in rows_of(path))
-    if lines and (lines[0].startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")) or b"\0" in b"".join(lines)):
-        return  # a byte order mark or zero bytes make it another kind of file
     assert numbers == [number for number, line in enumerate(lines, 1) if line.strip(b" \t\r")]
 
 
