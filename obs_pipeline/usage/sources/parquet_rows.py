@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from obs_pipeline.usage.sources.records import BrokenRow, shown
+from obs_pipeline.usage.sources.streams import FileUnreadable
 
 _DAMAGE: Final = (pa.ArrowException, OSError)
 _COARSE_UNITS: Final = {"s": 1_000_000, "ms": 1_000}
@@ -32,11 +33,13 @@ class ParquetUnreadable(Exception):
 class ParquetRows:
     """An open Parquet file.
 
-    Raises ``ParquetUnreadable`` when it is none, or its footer is damaged.
+    Raises ``ParquetUnreadable`` when it is none, or its footer is damaged, and ``FileUnreadable``, then and later, when
+    the operating system refuses to open or read it.
     """
 
     def __init__(self, path: Path, repeating: tuple[str, ...] = ()) -> None:
         """``repeating`` columns hold few distinct texts; they are read as dictionaries, which is faster."""
+        self._path = path
         try:
             texts = {field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)}
             self._file = pq.ParquetFile(
@@ -48,6 +51,7 @@ class ParquetRows:
             )
             self.schema: pa.Schema = self._file.schema_arrow
         except _DAMAGE as error:
+            _refuse_disk_faults(path, error)
             raise ParquetUnreadable(_cause(error)) from error
 
     def batches(self, columns: tuple[str, ...], rows: int) -> Iterator[tuple[pa.Table, tuple[BrokenRow, ...]]]:
@@ -76,8 +80,15 @@ class ParquetRows:
                 yield _numbered(batch.select(list(columns)), number)
                 number += batch.num_rows
         except _DAMAGE as error:
+            _refuse_disk_faults(self._path, error)
             detail = f"rows {number:,} to {lost - 1:,} (row group {group + 1}) cannot be read: {_cause(error)}"
             yield _no_rows(), (BrokenRow(number, "unreadable_file", detail, None),)
+
+
+def _refuse_disk_faults(path: Path, error: BaseException) -> None:
+    """Damage has no error number; a fault of the disk has, and is no reason to call the rows lost."""
+    if isinstance(error, OSError) and error.errno:
+        raise FileUnreadable(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _cause(error: BaseException) -> str:

@@ -17,19 +17,24 @@ import pyarrow as pa
 from obs_pipeline.usage.sources.mapping import Unit
 
 _BLANKS: Final = r"E' \t\r\n'"
+_FIRST_VISIBLE: Final = "'!'"
+"""Text that sorts from here on begins with something to see, which is far cheaper to ask than trimming it."""
 EARLIEST_SANE: Final = datetime(1000, 1, 1)
 LATEST_SANE: Final = datetime.max
 _FIRST_MICROSECOND: Final = -62_135_596_800_000_000
 _LAST_MICROSECOND: Final = 253_402_300_799_999_999
 _COMPACT: Final = "['%Y%m%dT%H%M%SZ', '%Y%m%dT%H%M%S%z']"
 _PER_UNIT: Final = {"s": "1000000", "ms": "1000", "us": "1", "ns": "0.001"}
+_FIFTEEN_DIGITS: Final = 1_000_000
+"""Below it a nano-dollar amount has at most 15 digits. If such an amount is the double, it is also its shortest text,
+and most amounts are spared the way through text."""
 _CENTS_EXPONENT: Final = {"usd": 0, "cents": -2, "micro_usd": -6}
 
 
 def text_sql(value: str, found: pa.DataType) -> str:
     """Text with blanks as null; other types as their text."""
     if pa.types.is_string(found):
-        return f"CASE WHEN trim({value}, {_BLANKS}) <> '' THEN {value} END"
+        return f"CASE WHEN {value} >= {_FIRST_VISIBLE} OR trim({value}, {_BLANKS}) <> '' THEN {value} END"
     return f"CAST({value} AS VARCHAR)"
 
 
@@ -59,7 +64,13 @@ def money_sql(value: str, found: pa.DataType, number: str, unit: Unit | None) ->
     if pa.types.is_decimal(found) and not shift:
         return f"TRY_CAST({value} AS DECIMAL(18, 9))"
     wide = f"TRY_CAST({_times_ten_to(_text(value, found), shift)} AS DECIMAL(38, 9))"
-    return f"CASE WHEN {number} = 0 THEN 0 ELSE TRY_CAST({wide} AS DECIMAL(18, 9)) END"
+    exact = f"CASE WHEN {number} = 0 THEN 0 ELSE TRY_CAST({wide} AS DECIMAL(18, 9)) END"
+    if found != pa.float64() or shift:
+        return exact
+    near = f"TRY_CAST({value} AS DECIMAL(18, 9))"
+    return (
+        f"CASE WHEN abs({value}) < {_FIFTEEN_DIGITS} AND CAST({near} AS DOUBLE) = {value} THEN {near} ELSE {exact} END"
+    )
 
 
 def _times_ten_to(text: str, exponent: int) -> str:
@@ -74,7 +85,8 @@ def time_number_sql(value: str, found: pa.DataType, unit: Unit | None) -> str:
     """A time given as a number, exact to the nanosecond; null where it is not one, or should be none."""
     if unit == "iso" or _is_time(found):
         return "CAST(NULL AS DECIMAL(28, 9))"
-    return f"TRY_CAST({_text(value, found)} AS DECIMAL(28, 9))"
+    text = _text(value, found)
+    return f"CASE WHEN NOT contains({text}, ':') THEN TRY_CAST({text} AS DECIMAL(28, 9)) END"
 
 
 def time_sql(value: str, number: str, found: pa.DataType, unit: Unit | None) -> str:

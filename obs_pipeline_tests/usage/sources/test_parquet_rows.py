@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from obs_pipeline.usage.event import EVENT_SCHEMA, MONEY, TIME
-from obs_pipeline.usage.sources.mapping import load_mapping
+from obs_pipeline.usage.sources.mapping import SourceMapping
 from obs_pipeline.usage.sources.streams import FileUnreadable
 from obs_pipeline.usage.sources.translate import read_usage
 from obs_pipeline_tests.usage.sources.reading_whole import CANONICAL, NOW, landed, mapping_of, reasons
@@ -271,6 +271,7 @@ def test_rows_come_in_batches_of_the_size_asked_for(tmp_path: Path):
     assert sum(sizes) == 1000
 
 
-def test_a_file_that_is_not_there_is_told_by_name(tmp_path: Path):
+@pytest.mark.parametrize("mapping", [CANONICAL, mapping_of({}, format="parquet"), mapping_of({}, format="csv")])
+def test_a_file_that_is_not_there_is_told_by_name(tmp_path: Path, mapping: SourceMapping):
     with pytest.raises(FileUnreadable, match=r"nowhere\.parquet"):
-        list(read_usage(tmp_path / "nowhere.parquet", load_mapping("canonical"), now=NOW))
+        list(read_usage(tmp_path / "nowhere.parquet", mapping, now=NOW))
