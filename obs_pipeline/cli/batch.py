@@ -14,7 +14,8 @@ from rich.table import Table
 
 from obs_pipeline.cli.anomalies import anomaly_table
 from obs_pipeline.cli.console import errors, money, out, print_json, text
-from obs_pipeline.cli.workspace import Workspace, open_workspace, utc_now
+from obs_pipeline.cli.workspace import Workspace, open_workspace
+from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.lake import DayRange
 

@@ -14,7 +14,8 @@ import typer
 from rich.table import Table
 
 from obs_pipeline.cli.console import out, print_json, text
-from obs_pipeline.cli.workspace import Workspace, open_workspace, utc_now
+from obs_pipeline.cli.workspace import Workspace, open_workspace
+from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
 
 _PACKAGES: Final = ("dagster", "duckdb", "deltalake", "pyarrow", "genai-prices", "sqlalchemy")

@@ -10,7 +10,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from obs_pipeline.cli.console import errors, out, print_json, text
-from obs_pipeline.cli.workspace import Workspace, open_workspace, utc_now
+from obs_pipeline.cli.workspace import Workspace, open_workspace
+from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from obs_pipeline.cli.console import errors, out, print_json
-from obs_pipeline.cli.workspace import utc_now
+from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
 from obs_pipeline.settings import get_settings
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -56,8 +55,3 @@ def open_workspace() -> Workspace:
         message = f"{settings.home}: {error.strerror}. Set OBS_HOME to a folder that can be written."
         raise SettingsError(message) from None
     return Workspace(settings, Lake(settings.lake), Ledger(settings.ledger))
-
-
-def utc_now() -> datetime:
-    """The clock, read at this edge: UTC without a zone, as the lake stores it."""
-    return datetime.now(UTC).replace(tzinfo=None)

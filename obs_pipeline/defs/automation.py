@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import dagster as dg
 
+from obs_pipeline.clock import utc_now
 from obs_pipeline.defs.batch import close_killed_batches
 from obs_pipeline.defs.partitions import range_tags
-from obs_pipeline.defs.resources import BatchLimits, LakeResource, LedgerResource, utc_now
+from obs_pipeline.defs.resources import BatchLimits, LakeResource, LedgerResource
 from obs_pipeline.settings import get_settings
 from obs_pipeline.storage.lake import DayRange
 from obs_pipeline.storage.ledger import AlertRecord, pending_days

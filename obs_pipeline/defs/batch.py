@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import dagster as dg
 
+from obs_pipeline.clock import utc_now
 from obs_pipeline.dashboard.queries import batch_result
 from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.partitions import range_tags
-from obs_pipeline.defs.resources import Progress, resources_from, utc_now
+from obs_pipeline.defs.resources import Progress, resources_from
 from obs_pipeline.detection.models import BatchResult
 from obs_pipeline.errors import ObsError
 from obs_pipeline.settings import Settings

@@ -2,8 +2,9 @@
 
 import dagster as dg
 
+from obs_pipeline.clock import utc_now
 from obs_pipeline.defs.partitions import DAILY, ONE_RUN, days_of
-from obs_pipeline.defs.resources import LedgerResource, Progress, utc_now
+from obs_pipeline.defs.resources import LedgerResource, Progress
 
 
 @dg.asset(

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import dagster as dg
 
+from obs_pipeline.clock import utc_now
 from obs_pipeline.defs.resources import (
     BatchLimits,
     EngineResource,
     LakeResource,
     LedgerResource,
     PricesResource,
-    utc_now,
 )
 from obs_pipeline.defs.stories import markdown_table
 from obs_pipeline.storage.ledger import AlertRecord

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -95,11 +95,6 @@ class Progress:
             self._listener(name, chunk, days)
         if chunk != days:
             context.log.info(f"{name}: {chunk} of {days}")
-
-
-def utc_now() -> datetime:
-    """The clock, read at this edge and passed inwards: UTC without a zone, as the lake stores it."""
-    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def resources_from(settings: Settings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from obs_pipeline.clock import utc_now
 from obs_pipeline.defs import checks
 from obs_pipeline.defs.partitions import DAILY, ONE_RUN, days_of
 from obs_pipeline.defs.resources import (
@@ -17,7 +18,6 @@ from obs_pipeline.defs.resources import (
     LedgerResource,
     PricesResource,
     Progress,
-    utc_now,
 )
 from obs_pipeline.defs.stories import column_schema, tell_days
 from obs_pipeline.storage.lake import DayRange, LakeTable, chunk_days

@@ -247,23 +247,6 @@ class Ledger:
         with self.begin() as connection:
             return list(connection.execute(query))
 
-    def files(self, limit: int = 50) -> list[sa.Row[Any]]:
-        """The newest files: (name, source, state, rows_read, bytes, landed_at)."""
-        query = (
-            sa.select(
-                landed_files.c.name,
-                landed_files.c.source,
-                landed_files.c.state,
-                landed_files.c.rows_read,
-                landed_files.c.bytes,
-                landed_files.c.landed_at,
-            )
-            .order_by(landed_files.c.started_at.desc(), landed_files.c.name)
-            .limit(limit)
-        )
-        with self.begin() as connection:
-            return list(connection.execute(query))
-
     def freshness(self) -> list[SourceFreshness]:
         """Each source's newest event and landing."""
         per_file = (
