@@ -134,11 +134,11 @@ class Ledger:
         self._migrated = False
 
     @contextmanager
-    def begin(self) -> Iterator[Connection]:
+    def begin(self, options: Mapping[str, bool] | None = None) -> Iterator[Connection]:
         """A transaction; committed when the block ends well, rolled back otherwise."""
         try:
             self._migrate_once()
-            with self._engine.begin() as connection:
+            with self._engine.execution_options(**(options or {})).begin() as connection:
                 yield connection
         except sa.exc.IntegrityError:
             raise
@@ -147,6 +147,12 @@ class Ledger:
                 f"The ledger at {_without_secrets(self.url)} cannot be used: {error.orig}. Check the path (OBS_HOME or "
                 "OBS_LEDGER_URL), its permissions, and that no other program holds it locked."
             ) from error
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A snapshot for reading, which waits for no writer and makes none wait."""
+        with self.begin(_READ_ONLY) as connection:
+            yield connection
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision. Safe to call from many processes at once."""
@@ -337,7 +343,9 @@ class Ledger:
             ]
 
 
-HEAD: Final = "0001"
+_READ_ONLY: Final = {"only_reads": True}
+
+HEAD: Final = "0005"
 """The newest migration; a test holds it against the migrations folder."""
 
 
@@ -377,7 +385,8 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
 def _begin_immediate(connection: Connection) -> None:
     # A read that becomes a write fails at once under WAL when another writer came between; taking the write lock
     # at the start makes it wait instead.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    only_reads = connection.get_execution_options().get("only_reads", False)
+    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
 
 def _serialise_migration(connection: Connection) -> None:
