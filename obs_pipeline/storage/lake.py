@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from obs_pipeline.errors import ObsError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 PARTITION: Final = "dt"
 _WRITE_ATTEMPTS: Final = 6
-_WRITER: Final = WriterProperties(compression="SNAPPY", max_row_group_size=262_144)
 
 
 class LakeError(ObsError):
@@ -243,7 +242,7 @@ class Lake:
             _conformed(rows, table.schema),
             mode=mode,
             predicate=predicate,
-            writer_properties=_WRITER,
+            writer_properties=_writer(table.schema),
             commit_properties=CommitProperties(max_commit_retries=_WRITE_ATTEMPTS),
         )
 
@@ -271,6 +270,15 @@ class Lake:
                         f"Another writer kept changing the same days of {table.name}; run this again when it is done."
                     ) from error
                 time.sleep(0.1 * 2**attempt)
+
+
+def _writer(schema: pa.Schema) -> WriterProperties:
+    """Only text is worth a dictionary: trying one for numbers costs the writer twice the time and saves a tenth of the bytes."""
+    plain = ColumnProperties(dictionary_enabled=False)
+    numbers = [column.name for column in schema if column.name != PARTITION and not pa.types.is_string(column.type)]
+    return WriterProperties(
+        compression="SNAPPY", max_row_group_size=262_144, column_properties=dict.fromkeys(numbers, plain)
+    )
 
 
 def _conformed(rows: Any, schema: pa.Schema) -> pa.RecordBatchReader:

@@ -8,12 +8,18 @@ A mapping file::
     source: gateway                # who reports; with event_id it identifies an event
     format: jsonl                  # auto (default), parquet, csv, jsonl
     tokens: exclusive              # input counts leave out the cache parts (default: inclusive)
-    filter: {field: type, equals: [completion, embedding]}
+    zone: Asia/Kolkata             # what a time without an offset is written in (default: UTC)
+    filter: {field: type, equals: [completion, embedding], others: skip}   # default: quarantine the others
+    once: {by: [id, attempt], keep: last}            # lines of one call: only the last of the file counts
     columns:
-      event_id: id                                   # a column, or a dotted path into JSON or a struct
+      event_id: {join: [project, id]}                # texts with a colon between
       event_time: {from: [ended_at, created], unit: ms}   # the first that has a value
       model: 'attributes."gen_ai.request.model"'     # quotes keep a dot inside a name
-      reported_cost: {from: cost, unit: cents, zero: unknown}   # 0 stands for "not known"
+      cache_write_tokens: {sum: [write_5m, write_1h]}     # of those that are there
+      latency_ms: {between: [started, ended]}        # from one time to another
+      ttft_ms: {between: [started, first], before: ended}   # nothing, unless the second time is before ``ended``
+      reported_cost: {from: cost, unit: cents, zero: unknown, free: {field: cached, equals: yes}}
+      error_type: {from: error.class, default: error, when: {field: status, at_least: 400}}
       org: {const: acme}
     attributes:                                      # what else to keep, by the name to keep it under
       region: meta.region
@@ -28,6 +34,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
@@ -47,14 +54,16 @@ from obs_pipeline.usage.event import EVENT_SCHEMA, MONEY, TIME, TOKEN_COLUMNS
 
 Format = Literal["parquet", "csv", "jsonl"]
 Kind = Literal["text", "time", "count", "money", "duration", "attributes"]
-Unit = Literal["iso", "s", "ms", "us", "ns", "usd", "cents", "micro_usd"]
+Unit = Literal["iso", "s", "ms", "us", "ns", "usd", "cents", "micro_usd", "nano_usd"]
 
 UNITS: Final[Mapping[Kind, tuple[Unit, ...]]] = {
     "time": ("iso", "s", "ms", "us", "ns"),
     "duration": ("s", "ms"),
-    "money": ("usd", "cents", "micro_usd"),
+    "money": ("usd", "cents", "micro_usd", "nano_usd"),
 }
-BUILTIN: Final = ("aider", "canonical")
+BUILTIN: Final = (
+    *("aider", "canonical", "claude_code", "claude_code_otel", "helicone", "langfuse", "litellm", "otlp"),
+)
 
 _PATH_STEP: Final = re.compile(r'(?:"([^"]+)"|([^."\[\]]+))((?:\[\d+\])*)')
 
@@ -124,29 +133,107 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class Column(_Strict):
-    """Where one field comes from: the first of ``paths`` that has a value, or a constant for every row.
+class Condition(_Strict):
+    """Holds where the first of ``paths`` with a value equals one of these texts, or is a number that large."""
 
-    ``zero: unknown`` is for sources that write 0 where they do not know.
-    """
-
-    paths: Paths = Field(default=(), alias="from")
-    const: str | int | float | None = None
-    unit: Unit | None = None
-    zero: Literal["value", "unknown"] = "value"
+    paths: Paths = Field(alias="field", min_length=1)
+    values: Annotated[tuple[str, ...], BeforeValidator(_as_texts)] = Field(default=(), alias="equals")
+    at_least: float | None = None
 
     @model_validator(mode="after")
-    def _one_origin(self) -> Column:
-        if bool(self.paths) == (self.const is not None):
-            raise PydanticCustomError("origin", "give either from (a column or path) or const (a value)")
+    def _one_question(self) -> Condition:
+        if bool(self.values) == (self.at_least is not None):
+            raise PydanticCustomError("question", "give either equals (texts) or at_least (a number)")
         return self
 
 
-class Filter(_Strict):
-    """Only rows whose ``field`` equals one of these texts are usage."""
+class Column(_Strict):
+    """Where one field comes from: the first of ``paths``, ``join``, ``sum`` and ``between`` that has a value, or a constant.
 
-    path: FieldPath = Field(alias="field")
-    values: Annotated[tuple[str, ...], BeforeValidator(_as_texts)] = Field(alias="equals", min_length=1)
+    ``zero: unknown`` is for sources that write 0 where they do not know; ``free`` says when a call cost nothing all the
+    same. ``default`` stands for a value that is not there. The field is null where ``when`` does not hold.
+    """
+
+    paths: Paths = Field(default=(), alias="from")
+    join: Paths = ()
+    sum: Paths = ()
+    between: tuple[Paths, Paths] | None = None
+    before: Paths = ()
+    const: str | int | float | None = None
+    unit: Unit | None = None
+    zero: Literal["value", "unknown"] = "value"
+    free: Condition | None = None
+    default: str | None = None
+    when: Condition | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Column:
+        if self.is_found == (self.const is not None):
+            raise PydanticCustomError("origin", "give either from (a column or path) or const (a value)")
+        return self
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the value is looked for in the row at all."""
+        return bool(self.paths or self.join or self.sum or self.between)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the value is taken as it stands."""
+        return not (self.free or self.when or self.default is not None or self.zero == "unknown")
+
+    def all_paths(self) -> tuple[str, ...]:
+        conditions = [one for one in (self.free, self.when) if one]
+        times = self.between or ((), ())
+        return (
+            *(*self.paths, *self.join, *self.sum, *times[0], *times[1], *self.before),
+            *(path for one in conditions for path in one.paths),
+        )
+
+
+class Filter(Condition):
+    """Only rows for which this holds are usage. The others go to quarantine, or are passed over without a trace."""
+
+    others: Literal["quarantine", "skip"] = "quarantine"
+
+
+class Once(_Strict):
+    """Rows that agree in these values are one call, written several times; the last (or first) of the file counts."""
+
+    paths: Paths = Field(alias="by", min_length=1)
+    keep: Literal["first", "last"] = "last"
+
+
+class Unfold(_Strict):
+    """A record of the file holds many calls, as OpenTelemetry writes them.
+
+    ``only`` says which spans or log records are calls, ``inherit`` which attributes a call takes from the nearest span
+    above it, ``same_call`` which attribute two spans of one trace share when they stand for one call.
+    """
+
+    shape: Literal["otlp_spans", "otlp_logs"]
+    only: Condition
+    inherit: Paths = ()
+    same_call: FieldPath | None = None
+
+
+class Tokens(_Strict):
+    """Whether a whole token count includes its parts: input its cache reads and writes, output its reasoning."""
+
+    input: Literal["inclusive", "exclusive"] = "inclusive"
+    output: Literal["inclusive", "exclusive"] = "inclusive"
+
+
+def _as_tokens(value: object) -> object:
+    return {"input": value} if isinstance(value, str) else value
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(f"{name!r} is no time zone; write one such as Asia/Kolkata") from None
+    return name
 
 
 ColumnSpec = Annotated[Column, BeforeValidator(_as_column)]
@@ -158,9 +245,12 @@ class SourceMapping(_Strict):
 
     source: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
     format: Literal["auto"] | Format = "auto"
-    tokens: Literal["inclusive", "exclusive"] = "inclusive"
+    tokens: Annotated[Tokens, BeforeValidator(_as_tokens)] = Tokens()
+    zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
     delimiter: Annotated[str, StringConstraints(pattern=r"^[,;|\t:~^]$")] = ","
     filter: Filter | None = None
+    once: Once | None = None
+    unfold: Unfold | None = None
     columns: dict[FieldName, ColumnSpec]
     attributes: dict[str, FieldPath] = Field(default_factory=dict)
 
@@ -179,9 +269,9 @@ class SourceMapping(_Strict):
 
     def paths(self) -> tuple[str, ...]:
         """Every column or path the mapping looks at, each once, in the order of the file."""
-        read = [path for column in self.columns.values() for path in column.paths]
+        read = [path for column in self.columns.values() for path in column.all_paths()]
         read += self.attributes.values()
-        read += [self.filter.path] if self.filter else []
+        read += self.filter.paths if self.filter else ()
         return tuple(dict.fromkeys(read))
 
 
@@ -256,7 +346,7 @@ def _told(error: ValidationError, name: str, lines: Mapping[tuple[str, ...], int
 
 def _settings_beside(where: tuple[str, ...]) -> list[str]:
     """The settings that can stand at a place of the file."""
-    inner: Mapping[str, type[BaseModel]] = {"columns": Column, "filter": Filter}
+    inner: Mapping[str, type[BaseModel]] = {"columns": Column, "filter": Filter, "once": Once, "unfold": Unfold, "tokens": Tokens}
     model = inner.get(where[0], SourceMapping) if len(where) > 1 else SourceMapping
     return [info.alias or name for name, info in model.model_fields.items()]
 

@@ -22,6 +22,7 @@ from obs_pipeline.usage.sources.streams import FileUnreadable
 
 _DAMAGE: Final = (pa.ArrowException, OSError)
 _COARSE_UNITS: Final = {"s": 1_000_000, "ms": 1_000}
+_BYTES_OF_A_REPEATED_TEXT: Final = 4
 _READ_AHEAD: Final = 1 << 20
 """Bytes of a column chunk held at a time; without it a row group's packed bytes would be held whole."""
 
@@ -37,14 +38,12 @@ class ParquetRows:
     the operating system refuses to open or read it.
     """
 
-    def __init__(self, path: Path, repeating: tuple[str, ...] = ()) -> None:
-        """``repeating`` columns hold few distinct texts; they are read as dictionaries, which is faster."""
+    def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            texts = {field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)}
             self._file = pq.ParquetFile(
                 path,
-                read_dictionary=[name for name in repeating if name in texts],
+                read_dictionary=_repeating(pq.read_metadata(path)),
                 buffer_size=_READ_AHEAD,
                 pre_buffer=False,
                 page_checksum_verification=True,
@@ -83,6 +82,22 @@ class ParquetRows:
             _refuse_disk_faults(self._path, error)
             detail = f"rows {number:,} to {lost - 1:,} (row group {group + 1}) cannot be read: {_cause(error)}"
             yield _no_rows(), (BrokenRow(number, "unreadable_file", detail, None),)
+
+
+def _repeating(file: pq.FileMetaData) -> list[str]:
+    """The texts that the file itself keeps as dictionaries of few values; they are fastest read as such."""
+    if not file.num_row_groups:
+        return []
+    texts = {field.name for field in file.schema.to_arrow_schema() if pa.types.is_string(field.type)}
+    group = file.row_group(0)
+    chunks = [group.column(at) for at in range(group.num_columns)]
+    return [
+        chunk.path_in_schema
+        for chunk in chunks
+        if chunk.path_in_schema in texts
+        and chunk.has_dictionary_page
+        and chunk.total_uncompressed_size < _BYTES_OF_A_REPEATED_TEXT * max(chunk.num_values, 1)
+    ]
 
 
 def _refuse_disk_faults(path: Path, error: BaseException) -> None:

@@ -14,7 +14,6 @@ from typing import Final
 
 import pyarrow as pa
 
-from obs_pipeline.usage.event import DIMENSIONS
 from obs_pipeline.usage.sources.csv_fields import header_of, table_of
 from obs_pipeline.usage.sources.formats import sniff_format, trouble_with_text
 from obs_pipeline.usage.sources.layout import ColumnLayout, JsonLayout, Layout
@@ -24,8 +23,6 @@ from obs_pipeline.usage.sources.records import BrokenRow, Records, read_records,
 from obs_pipeline.usage.sources.streams import unpacked
 
 BOM: Final = b"\xef\xbb\xbf"
-REPEATING_FIELDS: Final = ("source", "event_type", *DIMENSIONS, "user_id", "error_type")
-"""Canonical fields whose values repeat so often that Parquet stores, and is best read, as dictionaries."""
 
 Blocks = Iterator[tuple[pa.Table, tuple[BrokenRow, ...]]]
 
@@ -76,11 +73,8 @@ def _nothing(why: BrokenRow | None = None) -> RawRows:
 
 
 def _parquet(path: Path, mapping: SourceMapping, limits: Limits) -> RawRows:
-    repeating = [
-        path for field in REPEATING_FIELDS if field in mapping.columns for path in mapping.columns[field].paths
-    ]
     try:
-        file = ParquetRows(path, tuple(repeating))
+        file = ParquetRows(path)
     except ParquetUnreadable as error:
         return _nothing(BrokenRow(1, "unreadable_file", f"{path.name} cannot be read as Parquet: {error}", None))
     schema = pa.schema([field.with_type(taken_type(field.type)) for field in file.schema])

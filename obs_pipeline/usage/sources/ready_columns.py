@@ -6,6 +6,7 @@ decision about any of its values is left to ``values``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +18,8 @@ from obs_pipeline.usage.sources.mapping import Kind, Unit
 from obs_pipeline.usage.sources.values import EARLIEST_SANE, LATEST_SANE
 
 _BLANKS: Final = " \t\r\n"
+_DISTINCT_ATTRIBUTES: Final = 1_000
+"""A block with more different attributes than this leaves them to the engine."""
 
 
 def ready_column(field: str, kind: Kind, unit: Unit | None, column: pa.Array) -> pa.Array | None:
@@ -83,7 +86,23 @@ def _durations(column: pa.Array, unit: Unit | None) -> pa.Array | None:
 
 
 def _attributes(column: pa.Array, unit: Unit | None) -> pa.Array | None:
-    return pa.nulls(len(column), pa.string()) if column.null_count == len(column) else None
+    if column.null_count == len(column):
+        return pa.nulls(len(column), pa.string())
+    if not pa.types.is_dictionary(column.type) or len(column.dictionary) > _DISTINCT_ATTRIBUTES:
+        return None
+    fine = all(_is_json_object(text) for text in column.dictionary.to_pylist())
+    return column.cast(pa.string()) if fine else None
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return text.lstrip(_BLANKS).startswith("{") and isinstance(json.loads(text, parse_constant=_no_json), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _cast(column: pa.Array, options: pc.CastOptions) -> pa.Array | None:

@@ -28,7 +28,7 @@ _PER_UNIT: Final = {"s": "1000000", "ms": "1000", "us": "1", "ns": "0.001"}
 _FIFTEEN_DIGITS: Final = 1_000_000
 """Below it a nano-dollar amount has at most 15 digits. If such an amount is the double, it is also its shortest text,
 and most amounts are spared the way through text."""
-_CENTS_EXPONENT: Final = {"usd": 0, "cents": -2, "micro_usd": -6}
+_EXPONENT: Final = {"usd": 0, "cents": -2, "micro_usd": -6, "nano_usd": -9}
 
 
 def text_sql(value: str, found: pa.DataType) -> str:
@@ -60,7 +60,7 @@ def money_sql(value: str, found: pa.DataType, number: str, unit: Unit | None) ->
 
     Text passes through DECIMAL(38, 9): the narrower cast misreads some numbers with exponents and some that are too large.
     """
-    shift = _CENTS_EXPONENT[unit or "usd"]
+    shift = _EXPONENT[unit or "usd"]
     if pa.types.is_decimal(found) and not shift:
         return f"TRY_CAST({value} AS DECIMAL(18, 9))"
     wide = f"TRY_CAST({_times_ten_to(_text(value, found), shift)} AS DECIMAL(38, 9))"
