@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import duckdb
 import pyarrow as pa
 
@@ -26,11 +28,16 @@ def detect_days(
         daily=_read(connection, "series_daily"),
         days=(days.first, days.last),
         config=config,
-        evidence=_read(connection, "evidence"),
+        evidence=partial(_worst_calls, connection),
     )
     lake.replace(BASELINES, days, lambda _version: detection.baselines)
     lake.replace(ANOMALIES, days, lambda _version: detection.anomalies)
     return detection
+
+
+def _worst_calls(connection: duckdb.DuckDBPyConnection, moments: pa.Table) -> pa.Table:
+    connection.register("abnormal_days", moments)
+    return _read(connection, "evidence")
 
 
 def _read(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:

@@ -7,7 +7,7 @@ range at once gives identical tables. No files, no clock, no settings but those 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from obs_pipeline.detection import metrics, scoring
 from obs_pipeline.detection.config import GRAINS, METRICS, AnomalyDetectionConfig, Grain, Metric
-from obs_pipeline.detection.explain import Evidence, Finding, explain
+from obs_pipeline.detection.explain import EXPLAINED_BY_CALLS, Evidence, Finding, explain
 from obs_pipeline.detection.judging import Judged, judge
 from obs_pipeline.detection.models import (
     BASELINE_SCHEMA,
@@ -34,6 +34,11 @@ from obs_pipeline.detection.panel import HOUR_US, Panel, build_panel
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+MOMENT_SCHEMA: Final = pa.schema(
+    [("dt", pa.date32()), ("org", pa.string()), ("project", pa.string()), ("agent", pa.string())]
+)
+"""Days of series."""
 
 _EPOCH: Final = datetime(1970, 1, 1)
 _DAY_US: Final = 24 * HOUR_US
@@ -97,14 +102,14 @@ def detect_anomalies(
     daily: pa.Table,
     days: tuple[date, date],
     config: AnomalyDetectionConfig,
-    evidence: pa.Table | None = None,
+    evidence: Callable[[pa.Table], pa.Table] | None = None,
 ) -> Detection:
     """Baselines and anomalies of the days ``days[0]`` … ``days[1]`` (inclusive, UTC).
 
     ``hourly`` and ``daily`` are usage by series, as ``sql/series_hourly.sql`` and ``sql/series_daily.sql`` sum it, from
     ``config.history_days`` before the first day on; earlier and later rows are ignored, missing ones are unknown.
-    ``evidence`` holds the worst single calls as ``sql/evidence.sql`` finds them; with it the reasons name calls.
-    Disabled detection gives empty tables.
+    ``evidence`` answers for series and days (``MOMENT_SCHEMA``, each once) with their worst single calls, as
+    ``sql/evidence.sql`` finds them; with it the reasons name calls. Disabled detection gives empty tables.
     """
     tables: dict[Grain, pa.Table] = {"day": daily, "hour": hourly}
     blocks = [
@@ -113,8 +118,10 @@ def detect_anomalies(
         for metric in METRICS
         if metric in config.metrics
     ]
-    calls = Evidence(evidence)
-    placed = [placed for block in blocks for placed in _anomalies(block, config, calls)]
+    verdicts = [_verdicts(block, config) for block in blocks]
+    moments = _moments(finding for some in verdicts for finding in some.findings if finding.metric in EXPLAINED_BY_CALLS)
+    calls = Evidence(evidence(moments) if evidence is not None and moments.num_rows else None)
+    placed = [placed for some in verdicts for placed in _anomalies(some, calls)]
     ordered = [anomaly for _, anomaly in sorted(placed, key=lambda one: one[0])]
     return Detection(_baselines(blocks), anomalies_to_table(ordered))
 
@@ -196,8 +203,19 @@ def _identities(blocks: Sequence[_Block], rows: Sequence[_Rows]) -> tuple[pa.Tab
 # ---- anomalies ------------------------------------------------------------------------------------------------
 
 
-def _anomalies(block: _Block, config: AnomalyDetectionConfig, evidence: Evidence) -> list[tuple[int, Anomaly]]:
-    """The anomalies of one block, each with its place in the order."""
+@dataclass(frozen=True)
+class _Verdicts:
+    """The abnormal values of one block and what was decided about each of them."""
+
+    order: Ints
+    findings: list[Finding]
+    ranks: Ints
+    scores: Floats
+    confidences: Floats
+    method: Rule
+
+
+def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
     judged, metric, grain = block.judged, block.metric, block.grain
     floor = config.materiality.floor(metric, grain)
     excess = metrics.excess(metric, judged.observed, judged.expected, judged.exposure)
@@ -229,19 +247,32 @@ def _anomalies(block: _Block, config: AnomalyDetectionConfig, evidence: Evidence
         scoring.confidences(deviation, chosen(judged.points), grain),
     )
     findings = _findings(block, rows, price_decides, chosen(overcharge))
-    calls = evidence.of((finding.series, grain, finding.time) for finding in findings)
     method: Rule = config.method.day if grain == "day" else config.method.hour
-    ranked = zip(rows.order, findings, chosen(ranks), scores, confidences, strict=True)
+    return _Verdicts(rows.order, findings, chosen(ranks), scores, confidences, method)
+
+
+def _moments(findings: Iterable[Finding]) -> pa.Table:
+    """The series and days of some findings, each once."""
+    asked = {(finding.time.date(), *finding.series) for finding in findings}
+    columns = zip(*asked, strict=True) if asked else [[]] * len(MOMENT_SCHEMA)
+    return pa.table([list(column) for column in columns], schema=MOMENT_SCHEMA)
+
+
+def _anomalies(verdicts: _Verdicts, evidence: Evidence) -> list[tuple[int, Anomaly]]:
+    """The anomalies of one block, each with its place in the order."""
+    findings = verdicts.findings
+    calls = evidence.of((finding.series, finding.grain, finding.time) for finding in findings)
+    ranked = zip(verdicts.order, findings, verdicts.ranks, verdicts.scores, verdicts.confidences, strict=True)
     return [
         (
             int(order),
             _anomaly(
                 finding,
-                explain(finding, calls.get((finding.series, grain, finding.time), {})),
+                explain(finding, calls.get((finding.series, finding.grain, finding.time), {})),
                 severity=SEVERITIES[rank - 1],
                 score=round(float(score), 2),
                 confidence=round(float(confidence), 3),
-                method="list_price" if finding.by_price else method,
+                method="list_price" if finding.by_price else verdicts.method,
             ),
         )
         for order, finding, rank, score, confidence in ranked

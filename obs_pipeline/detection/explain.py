@@ -26,6 +26,9 @@ WORTH_NAMING: Final = 0.3
 """A single call is named when it alone is at least this share of the value it explains. ``sql/evidence.sql`` leaves out
 calls below a quarter of their hour, so this cannot be less."""
 
+EXPLAINED_BY_CALLS: Final[tuple[Metric, ...]] = ("cost", "tokens")
+"""A rate of errors or a percentile of latency is never the work of one call."""
+
 _SHOWN: Final = (
     "event_id",
     "model",

@@ -305,7 +305,7 @@ def test_the_evidence_names_the_call():
         ]
     )
     one = row(at(5), cost=9990.01, mispriced_calls=1, overcharge=9990, overcharged_list_cost="0.0126")
-    for anomaly in anomalies_from_table(detect([one], 5, config=REAL, evidence=evidence).anomalies):
+    for anomaly in anomalies_from_table(detect([one], 5, config=REAL, evidence=lambda _moments: evidence).anomalies):
         assert "one call to m-large reported $9,990.01, 790,000 × its list price of $0.0126" in anomaly.reason
         assert anomaly.context["call"]["event_id"] == "e1"
         json.dumps(anomaly.context, allow_nan=False)

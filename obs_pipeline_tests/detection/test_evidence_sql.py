@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from obs_pipeline.detection.detect import MOMENT_SCHEMA
 from obs_pipeline.storage.engine import connect, load_sql
 from obs_pipeline.usage.event import MONEY, MONEY_SUM
 
@@ -47,13 +48,23 @@ def call(event_id: str, hour: int = 3, **values) -> dict:
     return plain
 
 
-def evidence(connection, *calls) -> dict[tuple, str]:
+def evidence(connection, *calls, abnormal_days=None) -> dict[tuple, str]:
     table = pa.table({name: pa.array([one[name] for one in calls], kind) for name, kind in EVENTS.items()})
     connection.register("usage_events", table)
+    connection.register(
+        "abnormal_days", abnormal_days or table.select(MOMENT_SCHEMA.names).group_by(MOMENT_SCHEMA.names).aggregate([])
+    )
     rows = connection.sql(load_sql("obs_pipeline.detection", "evidence")).to_arrow_table().to_pylist()
     found = {(row["agent"], row["time"].hour, row["kind"]): row["event_id"] for row in rows}
     assert len(found) == len(rows)
     return found
+
+
+def test_only_the_days_of_series_that_are_asked_about_are_searched(connection):
+    calls = call("a", cost=1), call("b", agent="b", cost=1), call("c", agent=None, cost=1)
+    days = [{"dt": calls[0]["dt"], "org": None, "project": None, "agent": agent} for agent in ("b", None)]
+    asked = pa.Table.from_pylist(days, schema=MOMENT_SCHEMA)
+    assert evidence(connection, *calls, abnormal_days=asked) == {("b", 3, "dearest"): "b", (None, 3, "dearest"): "c"}
 
 
 def test_the_worst_call_of_each_kind_is_found_for_every_hour_and_agent(connection):

@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -57,11 +58,16 @@ def detection(tmp_path_factory: pytest.TempPathFactory) -> Detection:
         connection.execute(EVENTS)
         for grain in ("hourly", "daily"):
             connection.execute(f"CREATE TABLE usage_{grain} AS {load_sql('obs_pipeline.usage', grain)}")
-        hourly, daily, evidence = (
+        hourly, daily = (
             connection.sql(load_sql("obs_pipeline.detection", name)).to_arrow_table()
-            for name in ("series_hourly", "series_daily", "evidence")
+            for name in ("series_hourly", "series_daily")
         )
-    return detect_anomalies(hourly, daily, (FIRST, LAST), AnomalyDetectionConfig(), evidence)
+
+        def worst_calls(moments: pa.Table) -> pa.Table:
+            connection.register("abnormal_days", moments)
+            return connection.sql(load_sql("obs_pipeline.detection", "evidence")).to_arrow_table()
+
+        return detect_anomalies(hourly, daily, (FIRST, LAST), AnomalyDetectionConfig(), worst_calls)
 
 
 def _call(number: int, event: dict) -> dict:

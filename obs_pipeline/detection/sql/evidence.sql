@@ -1,6 +1,7 @@
--- The worst single calls of every hour and series: what a reason can point at.
+-- The worst single calls of every hour of the abnormal days of some series: what a reason can point at.
 --
--- Input: usage_events, the canonical columns with dt, cost, list_cost, price_ratio and mispriced.
+-- Input: usage_events, the canonical columns with dt, cost, list_cost, price_ratio and mispriced; abnormal_days, the
+-- distinct (dt, org, project, agent) that are asked about.
 -- Output: for every dt, hour (time), org, project and agent at most one call of each kind:
 --   mispriced  the call reported furthest above its list price (USD)
 --   dearest    the call with the highest cost, if it is at least a quarter of the hour's cost
@@ -8,9 +9,20 @@
 -- Ties go to the smallest (source, event_id), so the same events always name the same event.
 --
 -- A call that is little of its hour is less of its day and explains neither; leaving it out keeps this cheap. Maxima by
--- group come first, and only the calls that reach one are joined and ranked: no sort over all events. The events are
--- read twice on purpose: naming them once would make DuckDB keep a copy of them all, which takes three times as long.
-WITH worst AS (
+-- group come first, and only the calls that reach one are joined and ranked: no sort over all events.
+WITH asked AS (
+    SELECT
+        event.dt, event.event_time, event.org, event.project, event.agent, event.source, event.event_id, event.model,
+        event.reported_cost, event.cost, event.list_cost, event.price_ratio, event.mispriced,
+        event.input_tokens, event.output_tokens
+    FROM usage_events AS event
+    INNER JOIN abnormal_days AS day
+        ON event.dt = day.dt
+        AND event.org IS NOT DISTINCT FROM day.org
+        AND event.project IS NOT DISTINCT FROM day.project
+        AND event.agent IS NOT DISTINCT FROM day.agent
+),
+worst AS (
     SELECT
         dt,
         date_trunc('hour', event_time) AS time,
@@ -22,7 +34,7 @@ WITH worst AS (
                 <= max(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)) * 4
                 THEN nullif(max(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)), 0)
         END AS tokens
-    FROM usage_events
+    FROM asked
     GROUP BY dt, date_trunc('hour', event_time), org, project, agent
 ),
 candidates AS (
@@ -35,7 +47,7 @@ candidates AS (
         event.mispriced AND event.reported_cost - event.list_cost = worst.overcharge AS is_mispriced,
         event.cost = worst.cost AS is_dearest,
         coalesce(event.input_tokens, 0) + coalesce(event.output_tokens, 0) = worst.tokens AS is_largest
-    FROM usage_events AS event
+    FROM asked AS event
     INNER JOIN (
         SELECT * FROM worst WHERE overcharge IS NOT NULL OR cost IS NOT NULL OR tokens IS NOT NULL
     ) AS worst
