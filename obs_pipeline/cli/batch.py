@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from obs_pipeline.defs.batch import BatchRun
     from obs_pipeline.detection.models import Anomaly, BatchResult
 
-_STEPS = 8
+_STEPS = 10
 _WORST = 10
 _LOOKED_AT = 500
 _BUDGETS = 8
@@ -72,16 +72,9 @@ def _ranges(
 
         known = known_days(workspace.lake)
         return [known] if known else []
-    from obs_pipeline.storage.ledger import pending_days
-    from obs_pipeline.usage.settling import ID_REACH_DAYS
+    from obs_pipeline.usage.due_days import due_days
 
-    newest, settled = workspace.ledger.newest_landing_per_day(), workspace.ledger.settled_through()
-    pending = pending_days(newest, settled, reach=ID_REACH_DAYS)
-    if not pending:
-        return []
-    from obs_pipeline.defs.automation import affected_ranges
-
-    return affected_ranges(pending, set(settled))
+    return due_days(workspace.ledger).ranges()
 
 
 def _nothing_to_do(as_json: bool) -> None:

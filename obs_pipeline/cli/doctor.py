@@ -138,15 +138,13 @@ def _sources(workspace: Workspace) -> Iterator[Examination]:
 
 
 def _pending(workspace: Workspace) -> Examination:
-    from obs_pipeline.storage.ledger import pending_days
-    from obs_pipeline.usage.settling import ID_REACH_DAYS
+    from obs_pipeline.usage.due_days import due_days
 
-    newest, settled = workspace.ledger.newest_landing_per_day(), workspace.ledger.settled_through()
-    pending = pending_days(newest, settled, reach=ID_REACH_DAYS)
-    if pending:
-        found = f"{len(pending)} days wait, {pending[0]} … {pending[-1]}"
+    due = due_days(workspace.ledger)
+    if due.pending:
+        found = f"{len(due.pending)} days wait, {due.pending[0]} … {due.pending[-1]}"
         return Examination("days", "look", found, "obs-pipeline batch, or leave it to the running daemon.")
-    return Examination("days", "ok", f"{len(settled)} days computed, none waits")
+    return Examination("days", "ok", f"{len(due.settled)} days computed, none waits")
 
 
 def _refused(workspace: Workspace) -> Examination:

@@ -5,7 +5,7 @@ A tick only looks and asks for a run; all work is in the runs.
 
 import json
 import time
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,14 +16,10 @@ from obs_pipeline.defs.batch import close_killed_batches
 from obs_pipeline.defs.partitions import range_tags
 from obs_pipeline.defs.resources import BatchLimits, LakeResource, LedgerResource
 from obs_pipeline.settings import get_settings
-from obs_pipeline.storage.lake import DayRange
-from obs_pipeline.storage.ledger import AlertRecord, pending_days
+from obs_pipeline.storage.ledger import AlertRecord
 from obs_pipeline.tables import ALL_TABLES
+from obs_pipeline.usage.due_days import due_days
 from obs_pipeline.usage.inbox import Inbox
-from obs_pipeline.usage.settling import ID_REACH_DAYS
-
-LOOKBACK_DAYS: Final = 28
-"""How many later days a day's usage is part of the baseline of."""
 
 PAUSE_AFTER_FAILURE_SECONDS: Final = 600
 """How long the landing sensor waits after a run that failed: the cause needs a person."""
@@ -87,16 +83,15 @@ def touched_days_sensor(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, limits: BatchLimits
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for the touched days, and the days whose baselines they are part of."""
-    newest, settled = ledger.open().newest_landing_per_day(), ledger.open().settled_through()
-    pending = pending_days(newest, settled, reach=ID_REACH_DAYS)
-    if not pending:
+    due = due_days(ledger.open())
+    if not due.pending:
         return dg.SkipReason("Every landed event has been computed.")
     close_killed_batches(context.instance, Path(limits.scratch))
     if _is_running(context, "daily_batch"):
         return dg.SkipReason("A batch is under way.")
     requests = [
-        dg.RunRequest(run_key=f"touched:{days.first}:{days.last}:{max(newest.values())}", tags=range_tags(days))
-        for days in affected_ranges(pending, set(settled))
+        dg.RunRequest(run_key=f"touched:{days.first}:{days.last}:{due.newest_landing}", tags=range_tags(days))
+        for days in due.ranges()
     ]
     return dg.SensorResult(run_requests=requests)
 
@@ -147,20 +142,6 @@ maintenance_schedule = dg.ScheduleDefinition(
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
-
-
-def affected_ranges(pending: list[date], settled: set[date]) -> list[DayRange]:
-    """Touched days and the settled days whose baseline they belong to, as few ranges as their gaps allow. Pure."""
-    affected = set(pending)
-    for day in pending:
-        affected |= {later for n in range(1, LOOKBACK_DAYS + 1) if (later := day + timedelta(days=n)) in settled}
-    ranges: list[DayRange] = []
-    for day in sorted(affected):
-        if ranges and (day - ranges[-1].last).days <= LOOKBACK_DAYS:
-            ranges[-1] = DayRange(ranges[-1].first, day)
-        else:
-            ranges.append(DayRange(day, day))
-    return ranges
 
 
 def _failed_lately(context: dg.SensorEvaluationContext, job: str) -> bool:

@@ -73,6 +73,7 @@ class BatchLimits(dg.ConfigurableResource[Any]):
     price_tolerance: float
     unpriced_share_limit: float
     freshness_hours: int
+    allowed_lateness_hours: int
     policies: str
     landing: str
     scratch: str
@@ -111,6 +112,7 @@ def resources_from(settings: Settings) -> dict[str, Any]:
             price_tolerance=settings.price_tolerance,
             unpriced_share_limit=settings.unpriced_share_limit,
             freshness_hours=settings.freshness_hours,
+            allowed_lateness_hours=settings.allowed_lateness_hours,
             policies=str(settings.policies),
             landing=str(settings.landing),
             scratch=str(settings.scratch),

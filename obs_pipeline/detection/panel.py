@@ -239,8 +239,8 @@ def _p95(usage: pa.Table, cell_of_row: Ints, cells: Ints, enough: Bools) -> Floa
     """The 95th percentile of every cell with enough calls, from the merged histograms of its rows."""
     owners = np.searchsorted(cells, cell_of_row)
     worth = enough[owners]
-    histograms = latency.flatten(usage["latency_histogram"].filter(pa.array(worth)), owners[worth])
-    return latency.quantiles(histograms, cells.size, [LATENCY_SHARE])[:, 0]
+    histograms = usage["latency_histogram"].filter(pa.array(worth))
+    return latency.quantiles_of(histograms, owners[worth], cells.size, [LATENCY_SHARE])[:, 0]
 
 
 def _floats(column: Any) -> Floats:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -347,17 +347,6 @@ _READ_ONLY: Final = {"only_reads": True}
 
 HEAD: Final = "0005"
 """The newest migration; a test holds it against the migrations folder."""
-
-
-def pending_days(newest: dict[date, int], settled: dict[date, int], *, reach: int) -> list[date]:
-    """Days the batch must (re)compute: those with landings it has not seen.
-
-    An event id is compared with those of the ``reach`` days before it, so a late landing also touches that many
-    later days where they have rows. Pure; days are returned in order.
-    """
-    late = [day for day, landing in newest.items() if settled.get(day, -1) < landing]
-    touched = {day + timedelta(days=n) for day in late for n in range(reach + 1)}
-    return sorted(day for day in touched if day in newest)
 
 
 def _create_engine(url: str) -> Engine:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ HISTOGRAM: Final = pa.list_(pa.int64())
 
 _COUNT_BITS: Final = 32
 _COUNT_MASK: Final = (1 << _COUNT_BITS) - 1
+_ENTRIES_AT_ONCE: Final = 1_000_000
 
 
 class Counts(NamedTuple):
@@ -74,12 +76,9 @@ def unpack(entries: npt.ArrayLike) -> tuple[Ints, Ints]:
 
 
 def flatten(histograms: Any, groups: npt.ArrayLike) -> Counts:
-    """Lay a column of histograms flat, by group; row ``i`` belongs to ``groups[i]``, null rows hold nothing."""
+    """Lay a column of histograms flat; row ``i`` belongs to ``groups[i]``, null rows hold nothing."""
     column = histograms.combine_chunks() if isinstance(histograms, pa.ChunkedArray) else histograms
     owners = np.asarray(groups, dtype=np.int64)
-    if np.any(owners[1:] < owners[:-1]):
-        by_group = np.argsort(owners, kind="stable")
-        column, owners = column.take(pa.array(by_group)), owners[by_group]
     parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
     buckets, counts = unpack(pc.list_flatten(column).to_numpy(zero_copy_only=False))
     return Counts(owners[parents], buckets, counts)
@@ -92,7 +91,7 @@ def merge(flat: Counts) -> Counts:
     lowest = flat.buckets.min()
     bits = int(flat.buckets.max() - lowest).bit_length()
     cells = (flat.groups << bits) | (flat.buckets - lowest)
-    # Histograms come sorted by bucket and laid out by group: a sort that finds runs has next to nothing left to do.
+    # Histograms come sorted by bucket, mostly laid out by group: a sort that finds runs has next to nothing left to do.
     order = np.argsort(cells, kind="stable")
     cells = cells[order]
     starts = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]]))
@@ -128,4 +127,23 @@ def quantiles(flat: Counts, group_count: int, shares: Sequence[float]) -> Floats
         ranks = np.maximum(np.ceil(share * calls[filled] - 1e-9), 1).astype(np.int64)
         hits = np.searchsorted(running, before[filled] + ranks, side="left")
         found[filled, column] = value_of(merged.buckets[hits])
+    return found
+
+
+def quantiles_of(histograms: Any, groups: npt.ArrayLike, group_count: int, shares: Sequence[float]) -> Floats:
+    """:func:`quantiles` of a column of histograms, laid flat piece by piece so that memory stays small."""
+    column = histograms.combine_chunks() if isinstance(histograms, pa.ChunkedArray) else histograms
+    owners = np.asarray(groups, dtype=np.int64)
+    by_group = np.argsort(owners, kind="stable")
+    owners = owners[by_group]
+    found = np.full((group_count, len(shares)), np.nan)
+    sizes = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)[by_group]
+    pieces = np.cumsum(sizes) // _ENTRIES_AT_ONCE
+    # A group is never split: each piece begins with the first row of its group.
+    starts = np.searchsorted(owners, owners[np.flatnonzero(np.diff(pieces, prepend=-1))])
+    for start, end in pairwise([*np.unique(starts).tolist(), owners.size]):
+        rows, first = slice(start, end), owners[start]
+        block = flatten(column.take(pa.array(by_group[rows])), owners[rows] - first)
+        span = int(owners[end - 1] - first) + 1
+        found[first : first + span] = quantiles(block, span, shares)
     return found

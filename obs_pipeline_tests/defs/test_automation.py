@@ -6,18 +6,14 @@ import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from obs_pipeline.definitions import defs
 from obs_pipeline.defs import automation
-from obs_pipeline.defs.automation import LOOKBACK_DAYS, affected_ranges
 from obs_pipeline.defs.batch import run_daily_batch
 from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.resources import resources_from
@@ -25,6 +21,7 @@ from obs_pipeline.settings import Settings
 from obs_pipeline.storage.lake import DayRange
 from obs_pipeline.storage.ledger import LandedDay, LandedFile, Ledger
 from obs_pipeline.storage.locks import exclusive
+from obs_pipeline.usage.due_days import LOOKBACK_DAYS
 from obs_pipeline.usage.tables import USAGE_EVENTS
 from obs_pipeline_tests.usage_files import usage_rows, write_jsonl
 
@@ -173,25 +170,6 @@ def test_a_command_that_was_killed_does_not_block_the_sensor_for_ever(
     closed = instance.get_run_by_id(killed.run_id)
     assert closed is not None
     assert closed.status == dg.DagsterRunStatus.FAILURE
-
-
-DAY = st.integers(0, 200).map(lambda n: MONDAY + timedelta(days=n))
-
-
-@given(pending=st.sets(DAY, max_size=12).map(sorted), settled=st.sets(DAY, max_size=60))
-def test_ranges_cover_the_touched_days_and_all_they_affect_and_little_else(pending: list[date], settled: set[date]):
-    ranges = affected_ranges(pending, settled)
-    covered = {day for one in ranges for day in one.days()}
-    affected = {
-        later for day in pending for later in settled if timedelta(0) < later - day <= timedelta(days=LOOKBACK_DAYS)
-    }
-    needed = affected | set(pending)
-    assert needed <= covered
-    for one in ranges:
-        assert one.first in needed
-        assert one.last in needed
-    for one, other in pairwise(ranges):
-        assert other.first - one.last > timedelta(days=LOOKBACK_DAYS)
 
 
 # -- failures ------------------------------------------------------------------------------------------------------------

@@ -5,11 +5,10 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from obs_pipeline.storage import ledger as module
-from obs_pipeline.storage.ledger import AlertRecord, LandedDay, LandedFile, Ledger, LedgerError, pending_days
+from obs_pipeline.storage.ledger import AlertRecord, LandedDay, LandedFile, Ledger, LedgerError
+from obs_pipeline.usage.due_days import pending_days
 
 NOON = datetime(2026, 3, 2, 12)
 MONDAY = date(2026, 3, 2)
@@ -28,6 +27,9 @@ def land(ledger: Ledger, file_id: str, *days: date) -> None:
 def test_the_schema_in_the_code_is_the_schema_the_migrations_make(ledger: Ledger):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
+
+    import obs_pipeline.storage.alert_store
+    import obs_pipeline.storage.policy_store  # noqa: F401
 
     with ledger.begin() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False})
@@ -56,11 +58,11 @@ def test_an_interrupted_landing_can_be_started_again(ledger: Ledger):
 def test_a_settled_day_is_pending_again_when_more_lands(ledger: Ledger):
     land(ledger, "first", MONDAY)
     ledger.note_seen(ledger.newest_landing_per_day())
-    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1) == [MONDAY]
+    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through()) == [MONDAY]
     assert ledger.mark_settled((MONDAY, MONDAY), NOON) == 1
-    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1) == []
+    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through()) == []
     land(ledger, "second", MONDAY)
-    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1) == [MONDAY]
+    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through()) == [MONDAY]
 
 
 def test_what_landed_while_the_batch_ran_is_still_pending(ledger: Ledger):
@@ -68,7 +70,7 @@ def test_what_landed_while_the_batch_ran_is_still_pending(ledger: Ledger):
     ledger.note_seen(ledger.newest_landing_per_day())
     land(ledger, "second", MONDAY)
     ledger.mark_settled((MONDAY, MONDAY), NOON)
-    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1) == [MONDAY]
+    assert pending_days(ledger.newest_landing_per_day(), ledger.settled_through()) == [MONDAY]
 
 
 def test_a_file_landed_anew_makes_the_days_it_left_pending_too(ledger: Ledger):
@@ -76,7 +78,7 @@ def test_a_file_landed_anew_makes_the_days_it_left_pending_too(ledger: Ledger):
     ledger.note_seen(ledger.newest_landing_per_day())
     ledger.mark_settled((MONDAY, MONDAY), NOON)
     land(ledger, "first", MONDAY + timedelta(days=5))
-    pending = pending_days(ledger.newest_landing_per_day(), ledger.settled_through(), reach=1)
+    pending = pending_days(ledger.newest_landing_per_day(), ledger.settled_through())
     assert pending == [MONDAY, MONDAY + timedelta(days=5)]
 
 
@@ -114,19 +116,3 @@ def test_writers_of_several_threads_wait_for_each_other(ledger: Ledger):
     for thread in threads:
         thread.join()
     assert len(ledger.newest_landing_per_day()) == 8
-
-
-DAYS = st.integers(0, 30).map(lambda n: MONDAY + timedelta(days=n))
-
-
-@given(newest=st.dictionaries(DAYS, st.integers(1, 9)), settled=st.dictionaries(DAYS, st.integers(1, 9)))
-def test_pending_are_the_days_with_unseen_landings_and_those_their_ids_reach(
-    newest: dict[date, int], settled: dict[date, int]
-):
-    pending = pending_days(newest, settled, reach=1)
-    assert pending == sorted(set(pending))
-    for day in newest:
-        unseen = newest[day] > settled.get(day, -1)
-        before = day - timedelta(days=1)
-        unseen_before = before in newest and newest[before] > settled.get(before, -1)
-        assert (day in pending) == (unseen or unseen_before)

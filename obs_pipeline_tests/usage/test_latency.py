@@ -83,3 +83,15 @@ def test_a_slice_of_a_column_is_read_as_that_slice():
 def test_percentiles_of_no_rows_at_all_are_unknown():
     flat = latency.flatten(pa.array([], latency.HISTOGRAM), [])
     assert np.isnan(latency.quantiles(flat, 2, [0.95])).all()
+
+
+def test_percentiles_of_a_column_do_not_depend_on_how_much_is_laid_flat_at_once(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(7)
+    groups = rng.integers(0, 40, 300)
+    rows = [latency.pack(np.sort(rng.choice(90, 5, replace=False)), rng.integers(1, 9, 5)).tolist() for _ in groups]
+    column = pa.array(rows, latency.HISTOGRAM)
+    whole = latency.quantiles(latency.flatten(column, groups), 50, [0.5, 0.95])
+    for entries in (1, 7, 1000, 10_000):
+        monkeypatch.setattr(latency, "_ENTRIES_AT_ONCE", entries)
+        np.testing.assert_array_equal(latency.quantiles_of(column, groups, 50, [0.5, 0.95]), whole)
+    assert np.isnan(latency.quantiles_of(column.slice(0, 0), [], 3, [0.5])).all()
