@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         default=0.05, ge=0, description="Relative difference of reported and list cost that is a finding."
     )
 
-    engine_memory: str = Field(default="1200MB", description="Memory limit of one DuckDB connection.")
+    engine_memory: str = Field(default="700MB", description="Memory limit of one DuckDB connection.")
     engine_threads: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 8), ge=1)
     events_per_chunk: int = Field(
         default=2_500_000, ge=1, description="How many events a batch takes into one transaction."

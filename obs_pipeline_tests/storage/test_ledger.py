@@ -28,8 +28,10 @@ def test_the_schema_in_the_code_is_the_schema_the_migrations_make(ledger: Ledger
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
+    import obs_pipeline.storage.access_store
     import obs_pipeline.storage.alert_store
-    import obs_pipeline.storage.policy_store  # noqa: F401
+    import obs_pipeline.storage.policy_store
+    import obs_pipeline.storage.source_positions  # noqa: F401
 
     with ledger.begin() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False})
