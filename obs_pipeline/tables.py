@@ -6,6 +6,7 @@ from typing import Final
 
 from obs_pipeline.dashboard.tables import MART_DATA_QUALITY, MART_LEADERBOARD, MART_SPEND
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES
+from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
 from obs_pipeline.storage.lake import LakeTable
 from obs_pipeline.usage.tables import (
     USAGE_DAILY,
@@ -23,6 +24,8 @@ ALL_TABLES: Final[tuple[LakeTable, ...]] = (
     USAGE_DAILY,
     BASELINES,
     ANOMALIES,
+    EFFECTIVE_POLICIES,
+    BUDGET_STATUS,
     MART_SPEND,
     MART_LEADERBOARD,
     MART_DATA_QUALITY,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from obs_pipeline.defs.batch import BatchRun
     from obs_pipeline.detection.models import Anomaly, BatchResult
 
-_STEPS = 10
+_STEPS = 11
 _WORST = 10
 _LOOKED_AT = 500
 _BUDGETS = 8

@@ -18,7 +18,8 @@ from obs_pipeline.detection.models import SEVERITIES, Anomaly, BatchResult, anom
 from obs_pipeline.detection.tables import ANOMALIES
 from obs_pipeline.policy.provenance import SourcedPolicy
 from obs_pipeline.policy.resolution import resolve_all
-from obs_pipeline.policy.status import BudgetStatus, budget_status, places_of, spend_span
+from obs_pipeline.policy.spend import spend_between, used_places
+from obs_pipeline.policy.status import BudgetStatus, budget_status, hours_to_split, spend_span
 from obs_pipeline.storage.engine import one_row
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_HOURLY, USAGE_REJECTED
@@ -125,8 +126,8 @@ def batch_result(
 
 def days_by_source(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> dict[str, list[date]]:
     """The days on which each source has events."""
-    lake.view(connection, USAGE_EVENTS, days)
-    found = connection.execute("SELECT DISTINCT source, dt FROM usage_events ORDER BY source, dt").fetchall()
+    lake.view(connection, USAGE_HOURLY, days)
+    found = connection.execute("SELECT DISTINCT source, dt FROM usage_hourly ORDER BY source, dt").fetchall()
     sources: dict[str, list[date]] = {}
     for source, day in found:
         sources.setdefault(source, []).append(day)
@@ -160,24 +161,10 @@ def events_between(
 def budgets(
     connection: duckdb.DuckDBPyConnection, lake: Lake, policies: Sequence[SourcedPolicy], at: datetime
 ) -> tuple[BudgetStatus, ...]:
-    """Where every budget stands at ``at`` (UTC), for every organisation, project and agent used in the 40 days before.
-
-    Sums whole hours: a window that begins within an hour (zones at half hours) is counted from that hour's start.
-    """
-    lake.view(connection, USAGE_HOURLY, DayRange((at - _BUDGETS_LOOK_BACK).date(), at.date()))
-    used = connection.execute("SELECT DISTINCT org, project, agent FROM usage_hourly").fetchall()
-    effective = resolve_all(places_of(used), policies, at).values()
+    """Where every budget stands at ``at`` (UTC), for every organisation, project and agent used in the 40 days before."""
+    used = used_places(connection, lake, DayRange((at - _BUDGETS_LOOK_BACK).date(), at.date()))
+    effective = resolve_all(used, policies, at).values()
     span = spend_span(effective, at)
     if span is None:
         return ()
-    usage = connection.sql(
-        """
-        SELECT org, project, agent, hour, sum(cost) AS cost, sum(cost_bound) AS cost_bound,
-            CAST(coalesce(sum(input_tokens), 0) + coalesce(sum(output_tokens), 0) AS BIGINT) AS tokens,
-            CAST(sum(calls) AS BIGINT) AS calls, CAST(sum(unpriced_calls) AS BIGINT) AS unpriced_calls
-        FROM usage_hourly WHERE hour >= date_trunc('hour', CAST(? AS TIMESTAMP)) AND hour < ?
-        GROUP BY org, project, agent, hour
-        """,
-        params=[span.start, span.end],
-    ).to_arrow_table()
-    return budget_status(effective, usage, at)
+    return budget_status(effective, spend_between(connection, lake, span, hours_to_split(effective, at)), at)

@@ -56,6 +56,24 @@ CHECKS: Final[Mapping[str, tuple[Guard, ...]]] = {
     "usage_daily": (_MONEY, _UNIQUE, _SCHEMA),
     "baselines": (_UNIQUE, _SCHEMA),
     "anomalies": (_UNIQUE, _SCHEMA),
+    "effective_policies": (
+        _UNIQUE,
+        _SCHEMA,
+        Guard("files_are_in_order", "Every policy file and test case can be read.", blocking=False),
+        Guard("cases_hold", "The test cases beside the policies hold for what is in force.", blocking=False),
+        Guard("every_agent_has_a_limit", "Every agent used lately is limited by some policy.", blocking=False),
+        Guard("no_conflicts", "No two policies contradict each other.", blocking=False),
+        Guard("no_unknown_scopes", "Every policy is for somebody whom usage mentions.", blocking=False),
+    ),
+    "budget_status": (
+        _UNIQUE,
+        _SCHEMA,
+        Guard(
+            "spend_is_the_sum_of_usage",
+            "What a budget has spent is the sum of the hourly table over its window, exactly.",
+            blocking=False,
+        ),
+    ),
     "mart_spend": (_MONEY, _UNIQUE, _SCHEMA),
     "mart_leaderboard": (_MONEY, _UNIQUE, _SCHEMA),
     "mart_data_quality": (

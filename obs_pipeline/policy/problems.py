@@ -1,29 +1,17 @@
 """What is wrong with a policy folder, as values, and the one error that carries them.
 
-Holds the shape of a problem and how it reads. Finding problems belongs to the modules that read and check.
+Holds how several problems read; the shape of one is shared with every file of the folder. Finding problems belongs to
+the modules that read and check.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from obs_pipeline.errors import ObsError
+from obs_pipeline.yaml_positions import Problem
 
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing to mend in one file. ``line`` counts from 1; ``field`` is dotted and empty for the whole file."""
-
-    file: str
-    line: int
-    field: str
-    message: str
-    mend: str
-
-    def __str__(self) -> str:
-        where = f"{self.file}:{self.line}: {self.field}" if self.field else f"{self.file}:{self.line}"
-        return f"{where}: {self.message}; {self.mend}"
+__all__ = ["PolicyError", "Problem"]
 
 
 class PolicyError(ObsError):

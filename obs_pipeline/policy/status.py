@@ -116,6 +116,7 @@ class _Line:
 
     policy: EffectivePolicy
     limit: EffectiveLimit
+    at: datetime
     window: Window
     short_start: datetime
     long_start: datetime
@@ -158,9 +159,16 @@ def budget_status(
     policies: Iterable[EffectivePolicy], usage: pa.Table | Sequence[Mapping[str, Any]], at: datetime
 ) -> tuple[BudgetStatus, ...]:
     """One row per limit of every effective policy, in the order given. ``usage`` is as ``SPEND_SCHEMA`` says."""
-    lines = list(_lines(policies, at))
-    used = _usage_of(lines, _as_table(usage), utc(at))
-    return tuple(_status(line, used.get(number, _Used()), utc(at)) for number, line in enumerate(lines))
+    return tuple(row for _, row in budget_history([(at, policies)], usage))
+
+
+def budget_history(
+    moments: Iterable[tuple[datetime, Iterable[EffectivePolicy]]], usage: pa.Table | Sequence[Mapping[str, Any]]
+) -> tuple[tuple[datetime, BudgetStatus], ...]:
+    """``budget_status`` at many instants, each with the policies that held then, in one pass over the usage."""
+    lines = [line for at, policies in moments for line in _lines(policies, at)]
+    used = _usage_of(lines, _as_table(usage))
+    return tuple((line.at, _status(line, used.get(number, _Used()), line.at)) for number, line in enumerate(lines))
 
 
 def new_crossings(statuses: Iterable[BudgetStatus], announced: Mapping[str, Decimal]) -> tuple[BudgetStatus, ...]:
@@ -184,6 +192,7 @@ def _lines(policies: Iterable[EffectivePolicy], at: datetime) -> Iterator[_Line]
             yield _Line(
                 policy,
                 limit,
+                utc(at),
                 window(limit.period, at, zone, policy.week_start.value),
                 hour_of(utc(at) - short),
                 hour_of(utc(at) - long),
@@ -202,18 +211,18 @@ def _as_table(usage: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=SPEND_SCHEMA)
 
 
-def _usage_of(lines: Sequence[_Line], usage: pa.Table, at: datetime) -> Mapping[int, _Used]:
+def _usage_of(lines: Sequence[_Line], usage: pa.Table) -> Mapping[int, _Used]:
     import duckdb
 
     query = files("obs_pipeline.policy").joinpath("sql/budget_spend.sql").read_text(encoding="utf-8")
     with duckdb.connect(":memory:") as connection:
         connection.register("usage", usage)
-        connection.register("limits", _limit_table(lines, at))
+        connection.register("limits", _limit_table(lines))
         rows = connection.execute(query).fetchall()
     return {row[0]: _Used(*row[1:]) for row in rows}
 
 
-def _limit_table(lines: Sequence[_Line], at: datetime) -> pa.Table:
+def _limit_table(lines: Sequence[_Line]) -> pa.Table:
     places = [line.policy.place for line in lines]
     return pa.table(
         {
@@ -227,7 +236,7 @@ def _limit_table(lines: Sequence[_Line], at: datetime) -> pa.Table:
             "short_start": pa.array([line.short_start for line in lines], TIME),
             "long_start": pa.array([line.long_start for line in lines], TIME),
             "first_hour": pa.array([line.first_hour for line in lines], TIME),
-            "until": pa.array([at] * len(lines), TIME),
+            "until": pa.array([line.at for line in lines], TIME),
         }
     )
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -51,6 +52,8 @@ def hour_of(instant: datetime) -> datetime:
     return utc(instant).replace(minute=0, second=0, microsecond=0)
 
 
+# Thousands of limits share a handful of calendars: the same window is asked for again and again.
+@lru_cache(maxsize=8192)
 def window(period: Period, at: datetime, zone: ZoneInfo, week_start: Weekday = "monday") -> Window:
     """The window of ``period`` that holds ``at``."""
     if period == "hourly":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pytest
@@ -11,8 +12,12 @@ import pytest
 from obs_pipeline.dashboard import queries
 from obs_pipeline.detection.models import Anomaly, Metric, Severity, anomalies_to_table, anomaly_id
 from obs_pipeline.detection.tables import ANOMALIES
+from obs_pipeline.policy.schema import Place
+from obs_pipeline.policy.windows import day_start
 from obs_pipeline.storage.lake import DayRange, Lake
+from obs_pipeline.usage.aggregates import build_hourly
 from obs_pipeline.usage.tables import USAGE_EVENTS
+from obs_pipeline_tests.policy.trees import cost, policy
 from obs_pipeline_tests.usage_files import landed_lake, rows_of, usage_rows
 
 FIRST = date(2026, 3, 2)
@@ -130,4 +135,27 @@ def test_events_without_a_project_are_a_series_of_their_own(connection: duckdb.D
 
 
 def test_a_source_is_told_with_the_days_it_has_events_on(connection: duckdb.DuckDBPyConnection, lake: Lake):
+    build_hourly(connection, lake, DAYS)
     assert queries.days_by_source(connection, lake, DAYS) == {"gateway": DAYS.days()}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "Asia/Kathmandu", "Europe/Zurich"])
+def test_a_budget_is_the_exact_sum_of_the_events_of_its_window_in_zones_at_half_hours_too(
+    tmp_path: Path, connection: duckdb.DuckDBPyConnection, zone: str
+):
+    lake = landed_lake(tmp_path, connection, usage_rows(3, per_day=480))
+    build_hourly(connection, lake, DAYS)
+    policies = [policy(Place("acme"), calendar={"time_zone": zone}, budgets={"cost": cost(1), "calls": cost(9)})]
+    at = datetime(2026, 3, 3, 20, 10)
+    stood = {(one.place, one.kind): one for one in queries.budgets(connection, lake, policies, at)}
+    starts = [day_start(date(2026, 3, day), ZoneInfo(zone)) for day in (3, 4)]
+    start = max(begins for begins in starts if begins <= at)
+    events = [
+        event
+        for event in rows_of(connection, lake, USAGE_EVENTS)
+        if start <= event["event_time"] < datetime(2026, 3, 3, 21)  # an hour under way counts whole
+    ]
+    spent = stood[Place("acme"), "cost"]
+    assert spent.window_start == start
+    assert spent.spent == sum(event["cost"] or 0 for event in events)
+    assert stood[Place("acme"), "calls"].spent == len(events)
