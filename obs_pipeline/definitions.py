@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import dagster as dg
 
-from obs_pipeline.defs import automation, completion_asset, detection_assets, landing_assets, mart_assets, usage_assets
+from obs_pipeline.defs import (
+    alerting,
+    automation,
+    completion_asset,
+    detection_assets,
+    incident_assets,
+    landing_assets,
+    mart_assets,
+    policy_assets,
+    usage_assets,
+)
 from obs_pipeline.defs.resources import resources_from
 from obs_pipeline.settings import get_settings
 
@@ -14,17 +24,35 @@ ASSETS = [
     usage_assets.usage_hourly,
     usage_assets.usage_daily,
     detection_assets.detection,
+    policy_assets.policies,
+    policy_assets.effective_policies,
+    policy_assets.budget_status,
+    incident_assets.incidents,
     mart_assets.mart_spend,
     mart_assets.mart_leaderboard,
     mart_assets.mart_data_quality,
     completion_asset.computed_days,
+    alerting.alert_health,
 ]
 
 defs = dg.Definitions(
     assets=ASSETS,
-    jobs=[automation.land_usage, automation.daily_batch, automation.maintain_lake],
-    schedules=[automation.daily_schedule, automation.maintenance_schedule],
-    sensors=[automation.landing_sensor, automation.touched_days_sensor, automation.failed_run_alert],
+    jobs=[
+        automation.land_usage,
+        automation.daily_batch,
+        automation.maintain_lake,
+        policy_assets.budgets,
+        alerting.deliver_alerts,
+        alerting.watch_alerts,
+    ],
+    schedules=[automation.daily_schedule, automation.maintenance_schedule, alerting.watch_alerts_schedule],
+    sensors=[
+        automation.landing_sensor,
+        automation.touched_days_sensor,
+        automation.failed_run_alert,
+        policy_assets.policies_sensor,
+        alerting.due_alerts_sensor,
+    ],
     resources=resources_from(get_settings()),
     # One process a run: a step process costs some five seconds of imports, more than most days take.
     executor=dg.in_process_executor,

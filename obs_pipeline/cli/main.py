@@ -14,7 +14,22 @@ from pathlib import Path
 
 import typer
 
-from obs_pipeline.cli import anomalies, batch, doctor, explain, ingest, simulate, ui
+from obs_pipeline.cli import (
+    alerts,
+    anomalies,
+    batch,
+    detect,
+    doctor,
+    explain,
+    export,
+    ingest,
+    policy_questions,
+    report,
+    serve,
+    simulate,
+    sources,
+    ui,
+)
 from obs_pipeline.cli.console import errors, text
 from obs_pipeline.errors import ObsError
 
@@ -31,9 +46,18 @@ app.command("ingest")(ingest.ingest)
 app.command("batch")(batch.batch)
 app.command("anomalies")(anomalies.anomalies)
 app.command("explain")(explain.explain)
+app.command("detect")(detect.detect)
 app.command("simulate")(simulate.simulate_fleet)
 app.command("doctor")(doctor.doctor)
 app.command("ui")(ui.ui)
+app.command("serve")(serve.serve)
+app.command("mcp")(serve.mcp)
+app.add_typer(serve.tokens)
+app.add_typer(policy_questions.app)
+app.add_typer(export.app)
+app.add_typer(report.app)
+app.add_typer(sources.app)
+app.add_typer(alerts.app)
 
 
 def run() -> None:

@@ -13,6 +13,7 @@ import dagster as dg
 
 from obs_pipeline.clock import utc_now
 from obs_pipeline.defs.batch import close_killed_batches
+from obs_pipeline.defs.incident_assets import failed_job, tell
 from obs_pipeline.defs.partitions import range_tags
 from obs_pipeline.defs.resources import BatchLimits, LakeResource, LedgerResource
 from obs_pipeline.settings import get_settings
@@ -33,7 +34,7 @@ land_usage = dg.define_asset_job(
 )
 daily_batch = dg.define_asset_job(
     "daily_batch",
-    dg.AssetSelection.all() - FILES,
+    dg.AssetSelection.all() - FILES - dg.AssetSelection.assets("policies", "alert_health"),
     description="Everything from settled events to marts, for whole days.",
 )
 
@@ -101,9 +102,10 @@ def touched_days_sensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="A failed run becomes an alert record in the ledger.",
 )
-def failed_run_alert(context: dg.RunFailureSensorContext, ledger: LedgerResource) -> None:
-    """One record a run, whatever how often the daemon looks."""
-    run = context.dagster_run
+def failed_run_alert(context: dg.RunFailureSensorContext, ledger: LedgerResource, limits: BatchLimits) -> None:
+    """One record and one incident a run, whatever how often the daemon looks."""
+    run, error = context.dagster_run, context.failure_event.message or ""
+    tell(ledger.open(), Path(limits.policies), failed_job(run.job_name, run.run_id, utc_now(), error), utc_now())
     ledger.open().raise_alert(
         AlertRecord(
             key=f"run_failed:{run.run_id}",
@@ -114,7 +116,7 @@ def failed_run_alert(context: dg.RunFailureSensorContext, ledger: LedgerResource
                 "run_id": run.run_id,
                 "job": run.job_name,
                 "partition": run.tags.get("dagster/partition") or run.tags.get("dagster/asset_partition_range_start"),
-                "error": (context.failure_event.message or "")[:1000],
+                "error": error[:1000],
             },
             raised_at=utc_now(),
         )

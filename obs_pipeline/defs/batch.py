@@ -17,6 +17,7 @@ import dagster as dg
 
 from obs_pipeline.clock import utc_now
 from obs_pipeline.dashboard.queries import batch_result
+from obs_pipeline.defs.incident_assets import failed_job, tell
 from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.partitions import range_tags
 from obs_pipeline.defs.resources import Progress, resources_from
@@ -133,6 +134,8 @@ def _failure(settings: Settings, result: dg.ExecuteInProcessResult, failed: Sequ
             raised_at=utc_now(),
         )
     )
+    findings = failed_job("daily_batch", result.run_id, utc_now(), cause)
+    tell(Ledger(settings.ledger), settings.policies, findings, utc_now())
     return BatchFailed(f"The batch stopped: {cause}. Run {result.run_id} on the Dagster page has the whole story.")
 
 

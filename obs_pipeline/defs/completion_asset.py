@@ -17,7 +17,7 @@ from obs_pipeline.usage.watermark import provisional_days
     kinds={"sqlite"},
     description="Days computed to their end, and up to which landing: what is not in here waits for a batch. A batch "
     "that was killed, or stopped by a blocking check, leaves its days waiting.",
-    deps=["usage_rejected", "anomalies", "budget_status", "mart_spend", "mart_leaderboard", "mart_data_quality"],
+    deps=["usage_rejected", "incidents", "mart_spend", "mart_leaderboard", "mart_data_quality"],
     partitions_def=DAILY,
     backfill_policy=ONE_RUN,
 )
