@@ -7,10 +7,10 @@ OBS := $(BIN)/obs-pipeline
 export DAGSTER_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui test lint types bench bench-large test-slow lock snapshot clean
+.PHONY: help run ui test lint types bench bench-large bench-detection test-slow lock snapshot clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 run: $(VENV)/.installed ## Set up, land the sample, compute every day of it, print what it shows
 	@$(OBS) ingest --mapping aider sample_data/aider-analytics.jsonl.gz
@@ -34,6 +34,9 @@ bench: $(VENV)/.installed-dev ## 50,000 events end to end, and the hourly aggreg
 
 bench-large: $(VENV)/.installed-dev ## 50 million events over 30 days and 2,000 agents (about ten minutes, 8 GB of disk)
 	@$(BIN)/python -m obs_pipeline_tests.performance.bench --events 50000000
+
+bench-detection: $(VENV)/.installed-dev ## Recall and false alarms of the detectors on two labelled fleets (20 seeds, some 20 minutes)
+	@$(BIN)/python -m obs_pipeline_tests.performance.detection_bench
 
 snapshot: $(VENV)/.installed-dev ## Rewrite the committed snapshot of the asset graph
 	@$(BIN)/python -m obs_pipeline_tests.defs.graph_snapshot

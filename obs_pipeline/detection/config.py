@@ -17,6 +17,7 @@ from obs_pipeline.errors import ObsError
 Metric = Literal["cost", "tokens", "errors", "latency"]
 Grain = Literal["day", "hour"]
 Method = Literal["zscore", "iqr"]
+HourMethod = Literal["zscore", "iqr", "usage_model"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 GRAINS: tuple[Grain, ...] = get_args(Grain)
@@ -54,10 +55,13 @@ class Thresholds(_Settings):
 
 
 class GrainMethods(_Settings):
-    """The detector of each grain. Hours are compared with the same hour of the day, days with the days before."""
+    """The detector of each grain. Hours are compared with the same hour of the day, days with the days before.
+
+    The usage model, for hours alone, learns the whole course of the look-back instead.
+    """
 
     day: Method = "zscore"
-    hour: Method = "zscore"
+    hour: HourMethod = "zscore"
 
 
 class GrainFloors(_Settings):

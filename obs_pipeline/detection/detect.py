@@ -119,7 +119,9 @@ def detect_anomalies(
         if metric in config.metrics
     ]
     verdicts = [_verdicts(block, config) for block in blocks]
-    moments = _moments(finding for some in verdicts for finding in some.findings if finding.metric in EXPLAINED_BY_CALLS)
+    moments = _moments(
+        finding for some in verdicts for finding in some.findings if finding.metric in EXPLAINED_BY_CALLS
+    )
     calls = Evidence(evidence(moments) if evidence is not None and moments.num_rows else None)
     placed = [placed for some in verdicts for placed in _anomalies(some, calls)]
     ordered = [anomaly for _, anomaly in sorted(placed, key=lambda one: one[0])]
@@ -244,7 +246,9 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
     confidences = np.where(
         price_decides,
         scoring.price_confidences(observed, chosen(overcharge)),
-        scoring.confidences(deviation, chosen(judged.points), grain),
+        scoring.confidences(deviation, chosen(judged.points), grain)
+        if judged.confidence is None
+        else np.nan_to_num(chosen(judged.confidence)),
     )
     findings = _findings(block, rows, price_decides, chosen(overcharge))
     method: Rule = config.method.day if grain == "day" else config.method.hour

@@ -6,7 +6,7 @@ Holds how panel, metric rules and detectors fit together, in chunks that bound m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from obs_pipeline.detection import metrics
 from obs_pipeline.detection.config import AnomalyDetectionConfig, Grain, Metric
-from obs_pipeline.detection.detectors import DETECTORS, active_share, burst_spread
+from obs_pipeline.detection.detectors import DETECTORS, Detector, active_share, burst_spread
 from obs_pipeline.detection.panel import Panel, Windows
 
 Floats = npt.NDArray[np.float64]
@@ -35,7 +35,8 @@ class Judged:
 
     ``deviation`` is in sigmas, ``points`` the known values of the look-back, ``exposure`` the calls behind the
     observed value; ``drops`` says where the series is active so regularly that a drop would be unusual. Observed is
-    NaN where unknown; expected, band and deviation are NaN there and while learning.
+    NaN where unknown; expected, band and deviation are NaN there and while learning. ``confidence`` is None for
+    detectors that have none of their own.
     """
 
     observed: Floats
@@ -46,12 +47,32 @@ class Judged:
     points: Ints
     drops: Bools
     exposure: Floats
+    confidence: Floats | None = None
 
 
 def judge(panel: Panel, metric: Metric, grain: Grain, config: AnomalyDetectionConfig) -> Judged:
     """Compare every known value of the days after the panel's look-back with the days before it."""
+    method = config.method.day if grain == "day" else config.method.hour
+    if method == "usage_model":
+        plain = _judge_windows(panel, metric, grain, config, DETECTORS["zscore"])
+        return _judge_by_model(panel, metric, config, plain)
+    return _judge_windows(panel, metric, grain, config, DETECTORS[method])
+
+
+def _judge_by_model(panel: Panel, metric: Metric, config: AnomalyDetectionConfig, plain: Judged) -> Judged:
+    """What the windows say of the past, with the usage model's expectation in the place of theirs."""
+    from obs_pipeline.detection.usage_judging import judge_hours
+
+    verdict = judge_hours(panel, metric, config.lookback_days, config.thresholds.info)
+    known = ~np.isnan(plain.observed) & (plain.points >= config.minimum_data_points)
+    found = {name: np.where(known, array, np.nan) for name, array in verdict._asdict().items()}
+    return replace(plain, **found)
+
+
+def _judge_windows(
+    panel: Panel, metric: Metric, grain: Grain, config: AnomalyDetectionConfig, detector: Detector
+) -> Judged:
     rule, lookback = metrics.RULES[metric], config.lookback_days
-    detector = DETECTORS[config.method.day if grain == "day" else config.method.hour]
     grid = rule.scale.forward(panel.spread(metrics.cell_values(panel, metric, config)))
     exposure = panel.spread(panel.sums[rule.exposure])[..., lookback:]
     least = metrics.noise(metric, grain, exposure, config)

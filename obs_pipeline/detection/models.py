@@ -17,14 +17,14 @@ from typing import Any, Final, Literal, get_args
 
 import pyarrow as pa
 
-from obs_pipeline.detection.config import Grain, Method, Metric
+from obs_pipeline.detection.config import Grain, HourMethod, Metric
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 """From mild to grave; a severity's rank is its position here plus one, zero meaning none."""
 
 State = Literal["learning", "ok"]
-Rule = Method | Literal["list_price"]
+Rule = HourMethod | Literal["list_price"]
 """What raised an anomaly: a detector, or the contradiction between reported cost and list price."""
 
 TIME: Final = pa.timestamp("us")

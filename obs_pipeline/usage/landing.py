@@ -189,7 +189,7 @@ def digest(path: Path) -> str:
 
 def mapping_digest(mapping: SourceMapping) -> str:
     """The name of what a mapping says."""
-    return hashlib.blake2b(mapping.model_dump_json().encode(), digest_size=20).hexdigest()
+    return hashlib.blake2b(mapping.model_dump_json(exclude_defaults=True).encode(), digest_size=20).hexdigest()
 
 
 class _Tally:

@@ -32,6 +32,7 @@ REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "not_an_object": "The line is JSON, but not an object. Write one JSON object per line, without a list around them.",
         "bad_csv": "The record does not match the header. Quote fields that hold the delimiter, a quote or a line break.",
         "not_usage": "The mapping's filter leaves this row out. Nothing to do, unless the row is usage: then mend the filter.",
+        "counted_already": "Another record of the file is the same call, by trace and response id, and is counted.",
         "missing_time": "The row says no time. Map event_time to the column that holds it, or fill it in.",
         "bad_time": "The time cannot be read. Write ISO 8601, or a number since 1970 with its unit in the mapping.",
         "time_before_2020": "The time is before 2020. Check the unit in the mapping (s, ms, us, ns) and the sender's clock.",

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -123,17 +123,26 @@ def _digits(path: str) -> str:
     return f"regexp_extract(raw, {sql_text(pattern)}, 1)"
 
 
+class _Found(NamedTuple):
+    """A path in columns: the column, the steps into a struct, and the path into JSON text where that is what it holds."""
+
+    root: str
+    steps: tuple[str, ...]
+    json_path: str | None = None
+
+
 @dataclass(frozen=True)
 class ColumnLayout:
-    """Columns of a CSV or Parquet file. A path is first a column's whole name, then steps into a struct.
+    """Columns of a CSV or Parquet file. A path is first a column's whole name, then steps into a struct or JSON text.
 
-    ``from_text`` says that ``block`` has ``raw`` and ``line`` (CSV).
+    ``from_text`` says that ``block`` has ``raw`` and ``line`` (CSV); ``rules`` are those of the source's own.
     """
 
     schema: pa.Schema
     paths: tuple[str, ...]
     from_text: bool = False
-    _found: Mapping[str, tuple[str, tuple[str, ...]]] = field(init=False, repr=False, compare=False)
+    rules: tuple[Rule, ...] = ()
+    _found: Mapping[str, _Found] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         found = {path: root for path in self.paths if (root := _root(self.schema, path))}
@@ -142,11 +151,24 @@ class ColumnLayout:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The columns of the file that are read, in the order of ``c0``, ``c1``, ..."""
-        return tuple(dict.fromkeys(root for root, _ in self._found.values()))
+        return tuple(dict.fromkeys(found.root for found in self._found.values()))
 
     @property
     def relation(self) -> str:
-        return f"SELECT * FROM {BLOCK}"
+        parsed = [
+            f"CASE WHEN json_valid({text}) THEN json_extract_string({text}, [{', '.join(map(sql_text, paths))}]) END AS f{at}"
+            for at, (text, paths) in enumerate(self._json_texts.items())
+        ]
+        return f"SELECT {', '.join(['*', *parsed])} FROM {BLOCK}"
+
+    @cached_property
+    def _json_texts(self) -> Mapping[str, list[str]]:
+        """Columns that hold JSON as text, as SQL, and the paths looked for in each: one parse for all of them."""
+        texts: dict[str, list[str]] = {}
+        for found in self._found.values():
+            if found.json_path:
+                texts.setdefault(self._struct_value(found), []).append(found.json_path)
+        return texts
 
     @property
     def raw(self) -> str:
@@ -159,39 +181,52 @@ class ColumnLayout:
     def line(self) -> str | None:
         return "line" if self.from_text else None
 
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        return ()
-
     def place(self, path: str) -> Place | None:
         if path not in self._found:
             return None
-        root, steps = self._found[path]
-        column = f"c{self.names.index(root)}"
-        inner = self.schema.field(root).type
-        sql = column
-        for step in steps:
+        found = self._found[path]
+        value = self._struct_value(found)
+        if found.json_path:
+            at = list(self._json_texts).index(value)
+            return Place(f"f{at}[{self._json_texts[value].index(found.json_path) + 1}]", pa.string())
+        inner = self.schema.field(found.root).type
+        for step in found.steps:
             inner = inner.field(step).type
-            sql = f"struct_extract({sql}, {sql_text(step)})"
-        return Place(sql, inner, None if steps else column)
+        return Place(value, inner, None if found.steps else value)
 
     def number_place(self, path: str) -> Place | None:
         return self.place(path)
 
     def json(self, path: str) -> str | None:
+        found = self._found.get(path)
+        if found and found.json_path:
+            text = self._struct_value(found)
+            value = f"CAST(json_extract({text}, {sql_text(found.json_path)}) AS VARCHAR)"
+            return f"CASE WHEN json_valid({text}) THEN nullif({value}, 'null') END"
         place = self.place(path)
         return f"CAST(to_json({place.sql}) AS VARCHAR)" if place else None
 
+    def _struct_value(self, found: _Found) -> str:
+        sql = f"c{self.names.index(found.root)}"
+        for step in found.steps:
+            sql = f"struct_extract({sql}, {sql_text(step)})"
+        return sql
 
-def _root(schema: pa.Schema, path: str) -> tuple[str, tuple[str, ...]] | None:
+
+def _root(schema: pa.Schema, path: str) -> _Found | None:
     if schema.names.count(path) == 1:
-        return path, ()
-    root, *steps = (name for name, _ in path_steps(path))
+        return _Found(path, ())
+    (root, _), *steps = path_steps(path)
     if schema.names.count(root) != 1:
         return None
     inner = schema.field(root).type
-    for step in steps:
+    taken: list[str] = []
+    for at, (step, _) in enumerate(steps):
+        if pa.types.is_string(inner):
+            rest = "".join(f'."{name}"{positions}' for name, positions in steps[at:])
+            return _Found(root, tuple(taken), f"${rest}")
         if not pa.types.is_struct(inner) or inner.get_field_index(step) < 0:
             return None
         inner = inner.field(step).type
-    return root, tuple(steps)
+        taken.append(step)
+    return _Found(root, tuple(taken))

@@ -18,7 +18,7 @@ A mapping file::
       cache_write_tokens: {sum: [write_5m, write_1h]}     # of those that are there
       latency_ms: {between: [started, ended]}        # from one time to another
       ttft_ms: {between: [started, first], before: ended}   # nothing, unless the second time is before ``ended``
-      reported_cost: {from: cost, unit: cents, zero: unknown, free: {field: cached, equals: yes}}
+      reported_cost: {from: cost, unit: cents, zero: unknown, free: {field: cached, equals: hit}}
       error_type: {from: error.class, default: error, when: {field: status, at_least: 400}}
       org: {const: acme}
     attributes:                                      # what else to keep, by the name to keep it under
@@ -272,6 +272,7 @@ class SourceMapping(_Strict):
         read = [path for column in self.columns.values() for path in column.all_paths()]
         read += self.attributes.values()
         read += self.filter.paths if self.filter else ()
+        read += self.once.paths if self.once else ()
         return tuple(dict.fromkeys(read))
 
 
@@ -346,7 +347,13 @@ def _told(error: ValidationError, name: str, lines: Mapping[tuple[str, ...], int
 
 def _settings_beside(where: tuple[str, ...]) -> list[str]:
     """The settings that can stand at a place of the file."""
-    inner: Mapping[str, type[BaseModel]] = {"columns": Column, "filter": Filter, "once": Once, "unfold": Unfold, "tokens": Tokens}
+    inner: Mapping[str, type[BaseModel]] = {
+        "columns": Column,
+        "filter": Filter,
+        "once": Once,
+        "unfold": Unfold,
+        "tokens": Tokens,
+    }
     model = inner.get(where[0], SourceMapping) if len(where) > 1 else SourceMapping
     return [info.alias or name for name, info in model.model_fields.items()]
 

@@ -10,7 +10,7 @@ then the verdict.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -32,12 +32,15 @@ from obs_pipeline.usage.quality import (
 from obs_pipeline.usage.sources import values
 from obs_pipeline.usage.sources.landed import cut_sql, raw_sql
 from obs_pipeline.usage.sources.layout import Layout, Place
-from obs_pipeline.usage.sources.mapping import Column, Filter, Kind, SourceMapping, kind_of
+from obs_pipeline.usage.sources.mapping import Column, Condition, Filter, Kind, SourceMapping, kind_of
 
 DEFAULT_TYPE: Final = "usage"
 _DURATIONS: Final = ("latency_ms", "ttft_ms")
 _JUDGED: Final = frozenset(("event_time", "event_type", "reported_cost", *TOKEN_COLUMNS, *_DURATIONS))
-_CACHE_PARTS: Final = ("cache_read_tokens", "cache_write_tokens")
+_PARTS: Final = {
+    "input_tokens": ("cache_read_tokens", "cache_write_tokens"),
+    "output_tokens": ("reasoning_tokens",),
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class MappedField:
     name: str
     column: Column
     places: tuple[Place, ...]
+    when: str | None = None
+    free: str | None = None
+    zone: str = "UTC"
 
     @property
     def kind(self) -> Kind:
@@ -59,15 +65,19 @@ class MappedField:
     @property
     def found(self) -> pa.DataType:
         """The type of the value as written; what is tried in several places, or is text, is text."""
-        only = self.places[0].type
-        return pa.string() if len(self.places) > 1 or self.kind == "attributes" else only
+        as_text = len(self.places) > 1 or self.kind == "attributes" or self.column.default is not None
+        return pa.string() if as_text else self.places[0].type
 
     @property
     def written_sql(self) -> str:
         written = self._as_written_sql
         if self.column.zero == "unknown":
-            return f"CASE WHEN coalesce(TRY_CAST({written} AS DOUBLE) <> 0, TRUE) THEN {written} END"
-        return written
+            written = f"CASE WHEN coalesce(TRY_CAST({written} AS DOUBLE) <> 0, TRUE) THEN {written} END"
+        if self.column.default is not None:
+            written = f"coalesce({written}, {sql_text(self.column.default)})"
+        if self.free:
+            written = f"CASE WHEN {self.free} THEN '0' ELSE {written} END"
+        return f"CASE WHEN {self.when} THEN {written} END" if self.when else written
 
     @property
     def _as_written_sql(self) -> str:
@@ -90,7 +100,7 @@ class MappedField:
         unit = self.column.unit
         match self.kind:
             case "time":
-                return values.time_sql(self.written, self.number, self.found, unit)
+                return values.time_sql(self.written, self.number, self.found, unit, self.zone)
             case "count":
                 return values.count_sql(self.number, self.found)
             case "money":
@@ -148,7 +158,11 @@ class BlockQuery:
     @cached_property
     def adjusted(self) -> frozenset[str]:
         """The columns whose value depends on other columns, so that no column of the file can stand for them."""
-        return frozenset(("input_tokens",)) if self.mapping.tokens == "exclusive" else frozenset()
+        tokens = self.mapping.tokens
+        names = [*(["input_tokens"] if tokens.input == "exclusive" else [])]
+        names += ["output_tokens"] if tokens.output == "exclusive" else []
+        names += ["event_time"] if self.mapping.zone != "UTC" else []
+        return frozenset(names)
 
     def sql(self, computed: Set[str]) -> str:
         """Every row of the block with the ``computed`` fields, ``row_number``, ``reason``, ``detail`` and ``raw``.
@@ -210,10 +224,11 @@ class BlockQuery:
         finished = []
         if "event_time" in self.fields:
             finished.append(f"{values.sane_time_sql('v_event_time')} AS v_event_time")
-        parts = [self.fields[name].value for name in _CACHE_PARTS if name in self.fields]
-        if "input_tokens" in self.fields and "input_tokens" in self.adjusted:
-            total = " + ".join(["v_input_tokens", *(f"coalesce({part}, 0)" for part in parts)])
-            finished.append(f"{total} AS v_input_tokens")
+        for whole, names in _PARTS.items():
+            parts = [self.fields[name].value for name in names if name in self.fields]
+            if whole in self.fields and whole in self.adjusted:
+                total = " + ".join([f"v_{whole}", *(f"coalesce({part}, 0)" for part in parts)])
+                finished.append(f"{total} AS v_{whole}")
         return f"REPLACE ({', '.join(finished)})" if finished else ""
 
     @cached_property
@@ -244,21 +259,65 @@ def _mapped_fields(mapping: SourceMapping, layout: Layout) -> Iterator[MappedFie
             places = [Place(sql_text(str(column.const)), pa.string())]
         else:
             places = [place for path in column.paths if (place := find(path))]
+            places += _made_places(column, layout, mapping.zone)
         if places:
-            yield MappedField(name, column, tuple(places))
+            when = condition_sql(column.when, layout) if column.when else None
+            free = condition_sql(column.free, layout) if column.free else None
+            yield MappedField(name, column, tuple(places), when, free, mapping.zone)
+
+
+def _made_places(column: Column, layout: Layout, zone: str) -> Iterator[Place]:
+    """The values that are made of several of a row."""
+    if joined := _texts(column.join, layout):
+        yield Place(f"nullif(concat_ws(':', {', '.join(joined)}), '')", pa.string())
+    if summed := _texts(column.sum, layout):
+        yield Place(values.sum_sql(summed), pa.string())
+    if column.between:
+        start, end, limit = (_time_at(paths, layout, zone) for paths in (*column.between, column.before))
+        span = values.span_sql(start, end, column.unit)
+        yield Place(f"CASE WHEN {end} < {limit} THEN {span} END" if column.before else span, pa.float64())
+
+
+def _time_at(paths: Sequence[str], layout: Layout, zone: str) -> str:
+    """The first of several times that is there, as TIMESTAMP."""
+    times = []
+    for place in (place for path in paths if (place := layout.place(path))):
+        number = values.time_number_sql(place.sql, place.type, None)
+        time = values.time_sql(place.sql, f"({number})", place.type, None, zone)
+        times.append(f"({values.sane_time_sql(f'({time})')})")
+    return f"coalesce({', '.join(times)})" if times else "CAST(NULL AS TIMESTAMP)"
+
+
+def _texts(paths: Sequence[str], layout: Layout) -> list[str]:
+    places = [place for path in paths if (place := layout.place(path))]
+    return [f"({values.text_sql(place.sql, place.type)})" for place in places]
+
+
+def condition_sql(condition: Condition, layout: Layout) -> str:
+    """SQL that is true where a condition holds, else false; a column that the file does not have holds nothing."""
+    texts = _texts(condition.paths, layout)
+    return holds_sql(condition, f"coalesce({', '.join(texts)})") if texts else "FALSE"
+
+
+def holds_sql(condition: Condition, text: str) -> str:
+    """SQL that is true where ``condition`` holds for a text, given as SQL, and else false."""
+    if condition.at_least is not None:
+        return f"coalesce(TRY_CAST({text} AS DOUBLE) >= {condition.at_least}, FALSE)"
+    return f"coalesce({text} IN ({', '.join(sql_text(value) for value in condition.values)}), FALSE)"
 
 
 def _filter_rules(only: Filter | None, layout: Layout) -> Iterator[Rule]:
     if only is None:
         return
-    place = layout.place(only.path)
-    if place is None:
-        yield Rule("not_usage", "TRUE", sql_text(f"the file has no {only.path}, which the filter asks for"))
+    named = " or ".join(only.paths)
+    texts = _texts(only.paths, layout)
+    if not texts:
+        yield Rule("not_usage", "TRUE", sql_text(f"the file has no {named}, which the filter asks for"))
         return
-    text = values.text_sql(place.sql, place.type)
-    wanted = ", ".join(sql_text(value) for value in only.values)
-    complaint = f"the filter takes {' or '.join(only.values)}"
-    yield Rule("not_usage", f"coalesce({text} NOT IN ({wanted}), TRUE)", says(Judged(only.path, text, text), complaint))
+    text = f"coalesce({', '.join(texts)})"
+    takes = " or ".join(only.values) if only.values else f"{only.at_least:g} or more"
+    complaint = f"the filter takes {takes}"
+    yield Rule("not_usage", f"NOT {holds_sql(only, text)}", says(Judged(named, text, text), complaint))
 
 
 def _collected(attributes: Mapping[str, str], layout: Layout) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -16,23 +17,18 @@ import pyarrow as pa
 
 from obs_pipeline.usage.sources.csv_fields import header_of, table_of
 from obs_pipeline.usage.sources.formats import sniff_format, trouble_with_text
-from obs_pipeline.usage.sources.layout import ColumnLayout, JsonLayout, Layout
+from obs_pipeline.usage.sources.layout import ColumnLayout, JsonLayout
 from obs_pipeline.usage.sources.mapping import SourceMapping, kind_of
+from obs_pipeline.usage.sources.once import first_or_last
+from obs_pipeline.usage.sources.otlp import unfolded
 from obs_pipeline.usage.sources.parquet_rows import ParquetRows, ParquetUnreadable, taken_type
+from obs_pipeline.usage.sources.raw_rows import Blocks, RawRows
 from obs_pipeline.usage.sources.records import BrokenRow, Records, read_records, split_csv, split_lines
 from obs_pipeline.usage.sources.streams import unpacked
 
 BOM: Final = b"\xef\xbb\xbf"
-
-Blocks = Iterator[tuple[pa.Table, tuple[BrokenRow, ...]]]
-
-
-@dataclass(frozen=True)
-class RawRows:
-    """The rows of one file. Each block comes with the rows that could not become part of it."""
-
-    layout: Layout
-    blocks: Blocks
+EXPORT_BYTES: Final = 32 << 20
+"""The longest line of a format that writes many calls in one."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,17 @@ def raw_rows(path: Path, mapping: SourceMapping, limits: Limits) -> RawRows:
 
     Raises ``FileUnreadable`` when it cannot be opened; what is wrong inside the file comes as broken rows.
     """
+    if mapping.unfold:
+        longer = replace(limits, record_bytes=max(limits.record_bytes, EXPORT_BYTES))
+        return unfolded(_lines(path, longer), mapping, mapping.unfold)
+    if mapping.once:
+        once, mapping = mapping.once, mapping.model_copy(update={"once": None})
+        kept = mapping.model_copy(update={"columns": {}, "attributes": {}, "once": once})
+        return first_or_last(partial(_rows_of_format, path, kept, limits), _rows_of_format(path, mapping, limits), kept)
+    return _rows_of_format(path, mapping, limits)
+
+
+def _rows_of_format(path: Path, mapping: SourceMapping, limits: Limits) -> RawRows:
     form = sniff_format(path) if mapping.format == "auto" else mapping.format
     if form == "parquet":
         return _parquet(path, mapping, limits)
@@ -143,6 +150,10 @@ def _jsonl(path: Path, mapping: SourceMapping, limits: Limits) -> RawRows:
         kept=tuple(mapping.attributes.values()),
         exact=tuple(dict.fromkeys(path for field in money for path in mapping.columns[field].paths)),
     )
+    return RawRows(layout, _lines(path, limits))
+
+
+def _lines(path: Path, limits: Limits) -> Blocks:
+    """The lines of a text file as ``row_number`` and ``raw``."""
     records = read_records(_chunks(path, limits), split_lines, longest=limits.record_bytes, numbered_by_line=True)
-    tables = ((pa.table({"row_number": pa.array(block.numbers), "raw": block.text}), block.broken) for block in records)
-    return RawRows(layout, tables)
+    return ((pa.table({"row_number": pa.array(block.numbers), "raw": block.text}), block.broken) for block in records)

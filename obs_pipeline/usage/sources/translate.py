@@ -15,6 +15,7 @@ from typing import Final
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from obs_pipeline.usage.sources.landed import LANDED_SCHEMA, landed_broken, landed_rows, with_derived_ids
 from obs_pipeline.usage.sources.layout import BLOCK
@@ -50,6 +51,8 @@ def read_usage(
             if broken:
                 both = pa.concat_tables([landed, landed_broken(mapping.source, broken)])
                 landed = both.sort_by("row_number")
+            if mapping.filter and mapping.filter.others == "skip":
+                landed = landed.filter(pc.not_equal(pc.fill_null(landed.column("reason"), ""), "not_usage"))
             yield from landed.combine_chunks().to_batches(max_chunksize=batch_rows)
 
 
@@ -115,7 +118,7 @@ class Translator:
 
 
 def _ready_field(field: MappedField, rows: pa.Table) -> pa.Array | None:
-    if field.column.zero == "unknown":
+    if not field.column.is_plain:
         return None
     constant = field.column.const
     if constant is not None and field.kind == "text" and field.name != "event_type":

@@ -9,6 +9,7 @@ stands for its shortest decimal text. Sub-microsecond digits of a time are dropp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -23,6 +24,8 @@ EARLIEST_SANE: Final = datetime(1000, 1, 1)
 LATEST_SANE: Final = datetime.max
 _FIRST_MICROSECOND: Final = -62_135_596_800_000_000
 _LAST_MICROSECOND: Final = 253_402_300_799_999_999
+_HAS_OFFSET: Final = r"([A-Z]|[:T][0-9.:]+ ?[+-][0-9]{2}:?([0-9]{2})?)$"
+"""At the end of a time, upper case: a name such as Z, or a sign and digits after the clock."""
 _COMPACT: Final = "['%Y%m%dT%H%M%SZ', '%Y%m%dT%H%M%S%z']"
 _PER_UNIT: Final = {"s": "1000000", "ms": "1000", "us": "1", "ns": "0.001"}
 _FIFTEEN_DIGITS: Final = 1_000_000
@@ -89,16 +92,20 @@ def time_number_sql(value: str, found: pa.DataType, unit: Unit | None) -> str:
     return f"CASE WHEN NOT contains({text}, ':') THEN TRY_CAST({text} AS DECIMAL(28, 9)) END"
 
 
-def time_sql(value: str, number: str, found: pa.DataType, unit: Unit | None) -> str:
-    """UTC as TIMESTAMP, to be made sane. Text with an offset is converted; without one it is UTC.
+def time_sql(value: str, number: str, found: pa.DataType, unit: Unit | None, zone: str = "UTC") -> str:
+    """UTC as TIMESTAMP, to be made sane. Text with an offset is converted; without one it is a time of ``zone``.
 
     Without a unit a number counts from 1970 in seconds, milliseconds, microseconds or nanoseconds, whichever puts it
     nearest to the present: the four ranges do not meet between 1973 and 5138.
     """
     if _is_time(found):
-        return f"TRY_CAST({value} AS TIMESTAMP)"
+        taken = f"TRY_CAST({value} AS TIMESTAMP)"
+        return taken if getattr(found, "tz", None) else _from_zone(taken, zone)
     text = f"upper({_text(value, found)})"
     written = f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP)"
+    if zone != "UTC":
+        local = _from_zone(f"TRY_CAST({text} AS TIMESTAMP)", zone)
+        written = f"CASE WHEN regexp_matches({text}, '{_HAS_OFFSET}') THEN {written} ELSE {local} END"
     compact = f"CAST(TRY_STRPTIME({text}, {_COMPACT}) AS TIMESTAMP)"
     iso = f"coalesce({written}, {compact})"
     if unit == "iso":
@@ -107,6 +114,29 @@ def time_sql(value: str, number: str, found: pa.DataType, unit: Unit | None) -> 
     in_range = f"{micros} BETWEEN {_FIRST_MICROSECOND} AND {_LAST_MICROSECOND}"
     epoch = f"CASE WHEN {in_range} THEN make_timestamp(CAST({micros} AS BIGINT)) END"
     return epoch if unit else f"CASE WHEN {number} IS NULL THEN {iso} ELSE {epoch} END"
+
+
+def _from_zone(local: str, zone: str) -> str:
+    """A time of ``zone`` in UTC."""
+    return local if zone == "UTC" else f"CAST(timezone('{zone}', {local}) AS TIMESTAMP)"
+
+
+def span_sql(start: str, end: str, unit: Unit | None) -> str:
+    """From one TIMESTAMP to another in ``unit`` (milliseconds without one), as a double."""
+    return f"(epoch_us({end}) - epoch_us({start})) / {'1000000.0' if unit == 's' else '1000.0'}"
+
+
+def sum_sql(texts: Sequence[str]) -> str:
+    """The sum of the numbers that are there, as text; null when there is none, NaN when one is no number."""
+    terms = [
+        f"CASE WHEN {text} IS NULL THEN 0 ELSE coalesce(TRY_CAST({text} AS DOUBLE), 'nan'::DOUBLE) END"
+        for text in texts
+    ]
+    total = " + ".join(terms)
+    whole = (
+        f"CASE WHEN abs({total}) < 1e15 AND ({total}) = floor({total}) THEN CAST(CAST({total} AS BIGINT) AS VARCHAR)"
+    )
+    return f"CASE WHEN coalesce({', '.join(texts)}) IS NOT NULL THEN {whole} ELSE CAST({total} AS VARCHAR) END END"
 
 
 def sane_time_sql(time: str) -> str:

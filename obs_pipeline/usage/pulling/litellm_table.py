@@ -1,0 +1,53 @@
+"""Rows of LiteLLM's table of spend logs, from its PostgreSQL database.
+
+Here: the connection and the paging by key. Prompts and answers are left in the database. What the rows mean is in the
+mapping ``litellm``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from obs_pipeline.usage.pulling.configured import PulledSource
+from obs_pipeline.usage.pulling.pages import Page, PullFailed
+
+_ROWS: Final = """
+    SELECT "startTime", request_id,
+        (to_jsonb(t) - 'messages' - 'response' - 'proxy_server_request')::text
+    FROM "LiteLLM_SpendLogs" AS t
+    WHERE "startTime" >= %(start)s AND "startTime" < %(end)s
+        AND ("startTime", request_id) > (%(after)s, %(after_id)s)
+    ORDER BY "startTime", request_id
+    LIMIT %(rows)s
+"""
+
+
+def spend_logs(source: PulledSource, start: datetime, end: datetime) -> Iterator[Page]:
+    """The rows whose call began in a span of time, in its order; one snapshot of the table."""
+    import psycopg
+
+    try:
+        with psycopg.connect(
+            source.url,
+            user=source.user,
+            password=source.password(),
+            connect_timeout=source.timeout_seconds,
+            options=f"-c statement_timeout={source.timeout_seconds * 1000} -c timezone=UTC",
+        ) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            after, after_id = start, ""
+            while True:
+                asked = {"start": start, "end": end, "after": after, "after_id": after_id, "rows": source.batch_rows}
+                rows = connection.execute(_ROWS, asked).fetchall()
+                if rows:
+                    yield [row[2] for row in rows]
+                    after, after_id = rows[-1][0], rows[-1][1]
+                if len(rows) < source.batch_rows:
+                    return
+    except psycopg.Error as error:
+        raise PullFailed(
+            f"The spend logs cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from None

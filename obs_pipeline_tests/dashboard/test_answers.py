@@ -1,0 +1,262 @@
+"""Answers over a lake whose numbers are known: they add up, are one's own, and follow the lake."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from obs_pipeline.dashboard import questions as q
+from obs_pipeline.dashboard.access import LOCAL, AccessDenied, Principal
+from obs_pipeline.dashboard.answers import as_csv, neutral
+from obs_pipeline.dashboard.marts import build_spend
+from obs_pipeline.dashboard.service import QUESTIONS, Service, put
+from obs_pipeline.dashboard.snapshot import NotReady, Snapshot
+from obs_pipeline.dashboard.tables import MART_SPEND
+from obs_pipeline.storage import engine
+from obs_pipeline.storage.lake import DayRange, Lake
+from obs_pipeline_tests.dashboard.served import DAYS, FOUND, INPUTS, LATENESS, Served, serve
+from obs_pipeline_tests.usage_files import rows_of
+
+ACME = Principal("ann", "admin", "acme")
+DIMENSIONS = ("project", "team", "agent", "provider", "model")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return serve(tmp_path_factory.mktemp("served"))
+
+
+def ask(served: Served, name: str, principal: Principal = ACME, **values):
+    question = QUESTIONS[name]
+    return served.service.answer(question, put(question, values), principal)
+
+
+def cost_of(served: Served, org: str | None = None) -> Decimal:
+    from obs_pipeline.usage.tables import USAGE_HOURLY
+
+    with engine.connect() as connection:
+        return sum(row["cost"] for row in rows_of(connection, served.lake, USAGE_HOURLY) if org in (None, row["org"]))
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_question_is_answered_and_says_what_it_is_about(served: Served, name: str):
+    answer = ask(served, name, **INPUTS[name])
+    assert answer.time_zone == "UTC"
+    assert answer.as_of is not None
+    assert answer.versions["mart_spend"] >= 0
+    assert QUESTIONS[name].told(answer)
+
+
+@pytest.mark.parametrize("by", DIMENSIONS)
+@pytest.mark.parametrize("principal", [ACME, LOCAL])
+def test_slices_add_up_to_the_total_whatever_it_is_sliced_by(served: Served, by: str, principal: Principal):
+    answer = ask(served, "dashboard_get_metrics", principal, timeframe="week", by=by)
+    assert answer.spending.current == cost_of(served, principal.org) > 0
+    for name, total in (("calls", answer.calls), ("errors", answer.errors), ("tokens", answer.tokens.consumed)):
+        assert sum(getattr(one, name) for one in answer.slices) == total
+    assert sum(one.cost for one in answer.slices) == answer.spending.current
+
+
+def test_usage_without_an_agent_is_a_slice_of_its_own_that_can_be_drilled_into(served: Served):
+    slices = {one.name: one for one in ask(served, "dashboard_get_metrics", timeframe="week", by="agent").slices}
+    alone = ask(served, "dashboard_get_metrics", timeframe="week", agentId="(unattributed)")
+    assert alone.calls == slices["(unattributed)"].calls == 3
+    assert alone.coverage.unattributed_cost == alone.spending.current
+
+
+def test_more_slices_than_are_shown_come_to_the_rest(served: Served, monkeypatch: pytest.MonkeyPatch):
+    whole = ask(served, "dashboard_get_metrics", timeframe="week", by="agent")
+    monkeypatch.setattr("obs_pipeline.dashboard.answers._LARGEST", 2)
+    cut = ask(served, "dashboard_get_metrics", timeframe="week", by="agent")
+    assert cut.slices[:2] == whole.slices[:2]
+    assert [one.name for one in cut.slices[2:]] == [q.REST]
+    assert sum(one.cost for one in cut.slices) == whole.spending.current
+
+
+def test_a_day_is_compared_with_the_day_before(served: Served):
+    last = ask(served, "dashboard_get_metrics", timeframe="day")
+    before = ask(served, "dashboard_get_metrics", timeframe="day", end=str(DAYS.days()[1]))
+    assert last.last_day == DAYS.last
+    assert last.trends["cost"].previous == before.spending.current > 0
+    first = ask(served, "dashboard_get_metrics", timeframe="day", end=str(DAYS.first))
+    assert first.trends["cost"].change is None
+
+
+def test_the_budget_of_the_one_place_asked_about_is_compared(served: Served):
+    spending = ask(served, "dashboard_get_metrics", timeframe="day").spending
+    assert spending.budget == 10
+    assert spending.percentage == pytest.approx(float(spending.current) * 10)
+    assert ask(served, "dashboard_get_metrics", LOCAL, timeframe="day").spending.budget is None
+
+
+@pytest.mark.parametrize("granularity", ["hour", "day"])
+@pytest.mark.parametrize("agent", [None, "agent-0"])
+def test_the_points_of_a_trend_add_up_to_the_total(served: Served, granularity: str, agent: str | None):
+    chosen = {"agentId": agent} if agent else {}
+    total = ask(served, "dashboard_get_metrics", timeframe="week", **chosen)
+    for metric, expected in (
+        ("calls", total.calls),
+        ("tokens", total.tokens.consumed),
+        ("cost", total.spending.current),
+    ):
+        found = ask(served, "dashboard_get_trends", metric=metric, granularity=granularity, timeframe="week", **chosen)
+        assert sum(point.value for point in found.points) == pytest.approx(float(expected))
+
+
+def test_a_trend_of_one_agent_has_its_band_and_its_anomalies(served: Served):
+    found = ask(served, "dashboard_get_trends", agentId="agent-0", projectId="atlas")
+    assert [point.upper for point in found.points] == [2.0, 2.0, 2.0]
+    assert {mark.id for mark in found.anomalies} == {one.id for one in FOUND if one.org == "acme"}
+    assert ask(served, "dashboard_get_trends").band.startswith("none")
+
+
+def test_latency_of_many_agents_is_refused_because_percentiles_do_not_add(served: Served):
+    with pytest.raises(q.BadQuestion, match="agentId"):
+        ask(served, "dashboard_get_trends", metric="latency")
+
+
+def test_pages_come_to_the_whole_once_each(served: Served):
+    seen, cursor = [], None
+    while True:
+        page = ask(served, "dashboard_get_anomalies", limit=2, cursor=cursor)
+        seen += [one.id for one in page.anomalies]
+        assert page.has_more == (page.next_cursor is not None)
+        if not page.has_more:
+            break
+        cursor = page.next_cursor
+    assert seen == [one.id for one in sorted(FOUND, key=lambda one: -one.score) if one.org == "acme"]
+    with pytest.raises(q.BadQuestion, match="cursor"):
+        ask(served, "dashboard_get_anomalies", limit=2, cursor=q.write_cursor(2, "other"))
+    with pytest.raises(q.BadQuestion, match="cursor"):
+        ask(served, "dashboard_get_anomalies", cursor="junk")
+
+
+def test_an_export_comes_to_the_total_on_the_screen_over_all_its_pages(served: Served):
+    total = ask(served, "dashboard_get_metrics", timeframe="week").spending.current
+    costs, cursor = Decimal(0), None
+    while True:
+        page = ask(served, "dashboard_export_data", timeframe="week", limit=7, cursor=cursor)
+        costs += sum(Decimal(row["cost"]) for row in csv.DictReader(io.StringIO(page.content)))
+        if not page.has_more:
+            break
+        cursor = page.next_cursor
+    assert costs == page.total_cost == total
+    whole = ask(served, "dashboard_export_data", timeframe="week", format="json", limit=200)
+    assert sum(Decimal(row["cost"]) for row in json.loads(whole.content)) == total
+
+
+def test_a_name_that_is_a_formula_is_exported_as_text(served: Served):
+    content = ask(served, "dashboard_export_data", timeframe="week", limit=200).content
+    agents = {row["agent"] for row in csv.DictReader(io.StringIO(content))}
+    assert "'=cmd|' /C calc'!A0" in agents
+    assert "=cmd|' /C calc'!A0" not in agents
+
+
+@given(st.text())
+def test_no_text_begins_as_a_formula_in_an_export(text: str):
+    shown = str(neutral(text))
+    assert not shown.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert shown.removeprefix("'") == text.removeprefix("'")
+    (_, (read,)) = csv.reader(io.StringIO(as_csv([{"name": text}]), newline="")) if text else (0, ("",))
+    assert read == (shown if text else "")
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_nothing_of_another_organisation_is_in_any_answer(served: Served, name: str):
+    asked = {**INPUTS[name], "limit": 100} if "limit" in QUESTIONS[name].asked.model_fields else INPUTS[name]
+    text = ask(served, name, **asked).model_dump_json()
+    assert "globex" not in text
+    assert "secret-agent" not in text
+    assert "manhattan" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("explain_anomaly", {"anomalyId": FOUND[-1].id}),
+        ("why_notified", {"incidentId": "inc-globex"}),
+    ],
+)
+def test_what_is_anothers_is_answered_like_what_is_not_there(served: Served, name: str, values: dict[str, str]):
+    missing = dict.fromkeys(values, "an-none")
+    with pytest.raises(q.BadQuestion) as not_mine:
+        ask(served, name, **values)
+    with pytest.raises(q.BadQuestion) as not_there:
+        ask(served, name, **missing)
+    assert str(not_mine.value).replace(*values.values(), "X") == str(not_there.value).replace("an-none", "X")
+
+
+def test_a_caller_bound_to_a_project_sees_that_project_alone(served: Served):
+    bound = Principal("bob", "analyst", "acme", ("atlas",))
+    slices = ask(served, "dashboard_get_metrics", bound, timeframe="week", by="project").slices
+    assert [one.name for one in slices] == ["atlas"]
+    assert ask(served, "dashboard_get_metrics", Principal("x", "viewer", "o'; --"), timeframe="week").calls == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "names"),
+    [
+        ("dashboard_get_metrics", {"timeframe": "year"}, "timeframe"),
+        ("dashboard_get_metrics", {"agent_id": "x"}, "agent_id"),
+        ("dashboard_get_anomalies", {"limit": 100_000}, "limit"),
+        ("explain_anomaly", {}, "anomalyId"),
+    ],
+)
+def test_a_bad_input_is_named(name: str, values: dict[str, object], names: str):
+    with pytest.raises(q.BadQuestion, match=names):
+        put(QUESTIONS[name], values)
+
+
+@pytest.mark.anyio
+async def test_an_answer_is_kept_until_the_lake_or_the_ledger_changes(tmp_path):
+    served = serve(tmp_path)
+    hits: list[bool] = []
+    served.service.count = hits.append
+    question = QUESTIONS["dashboard_get_metrics"]
+
+    async def calls() -> int:
+        return (await served.service.ask(question, {"timeframe": "week"}, ACME)).calls
+
+    whole = await calls()
+    assert await calls() == whole
+    assert hits == [False, True]
+    one_day = DayRange(DAYS.last, DAYS.last)
+    with engine.connect() as connection:
+        build_spend(connection, served.lake, one_day)
+    assert await calls() == whole
+    served.lake.delete(MART_SPEND, f"dt = '{DAYS.last}'")
+    assert await calls() < whole
+    assert hits == [False, True, False, False]
+    await served.service.close()
+
+
+@pytest.mark.anyio
+async def test_a_cache_keeps_the_answers_of_callers_apart_and_asks_for_the_role(served: Served):
+    question = QUESTIONS["dashboard_get_metrics"]
+    everything = await served.service.ask(question, {"timeframe": "week"}, LOCAL)
+    own = await served.service.ask(question, {"timeframe": "week"}, ACME)
+    assert own.calls < everything.calls
+    with pytest.raises(AccessDenied):
+        await served.service.ask(QUESTIONS["dashboard_export_data"], {}, Principal("v", "viewer", "acme"))
+
+
+def test_without_a_lake_the_answer_is_that_there_is_none_yet_and_it_recovers_by_itself(tmp_path, served: Served):
+    snapshot = Snapshot(Lake(str(tmp_path / "lake")))
+    service = Service(snapshot, served.ledger, lateness=LATENESS)
+    with pytest.raises(NotReady, match="batch"):
+        service.ready()
+    import shutil
+
+    shutil.copytree(served.lake.root, tmp_path / "lake", dirs_exist_ok=True)
+    service.ready()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"

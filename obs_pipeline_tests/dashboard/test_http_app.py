@@ -1,0 +1,190 @@
+"""The HTTP application: who gets in, what is answered, and what becomes of faults."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from starlette.testclient import TestClient
+
+from obs_pipeline.dashboard.access import ROLES, RateLimit
+from obs_pipeline.dashboard.http_app import OPEN, http_app, openapi
+from obs_pipeline.dashboard.service import QUESTIONS, CacheUnusable, Service
+from obs_pipeline.dashboard.snapshot import Snapshot
+from obs_pipeline.storage.lake import Lake
+from obs_pipeline.storage.ledger import Ledger
+from obs_pipeline_tests.dashboard.served import INPUTS, LATENESS, NOW, Served, running, serve
+
+GENEROUS = RateLimit(per_minute=1_000_000, burst=1_000_000)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return serve(tmp_path_factory.mktemp("served"))
+
+
+def app_of(served: Served, service: Service | None = None, limit: RateLimit = GENEROUS):
+    return http_app(
+        service or served.service, served.gate, clock=lambda: NOW, hosts=["testserver", "127.0.0.1"], limit=limit
+    )
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> TestClient:
+    # Not as a context manager: leaving it would close the service that other tests of the module ask too.
+    return TestClient(app_of(served), raise_server_exceptions=False)
+
+
+def as_(served: Served, role: str, org: str = "acme") -> dict[str, str]:
+    return {"Authorization": f"Bearer {served.tokens[role, org]}"}
+
+
+@pytest.mark.parametrize("org", ["acme", "globex"])
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_role_gets_what_it_may_of_its_own_organisation(served: Served, client: TestClient, name, role, org):
+    answered = client.post(f"/api/{name}", json=INPUTS[name], headers=as_(served, role, org))
+    if ROLES.index(role) < ROLES.index(QUESTIONS[name].role):
+        assert answered.status_code == 403
+    elif org == "globex" and name in ("explain_anomaly", "why_notified"):
+        assert answered.status_code == 422
+    else:
+        assert answered.status_code == 200
+        other = "globex" if org == "acme" else "inc-acme"
+        assert other not in answered.text
+    if org == "globex" and name == "get_effective_policy" and answered.status_code == 200:
+        assert answered.json()["fields"] == []
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic YTpi"}])
+def test_without_a_token_that_counts_nothing_is_open_but_the_empty_page_and_the_pulse(served: Served, header):
+    app = app_of(served)
+    client = TestClient(app)
+    for route in app.routes:
+        path = route.path.replace("{name}", "x")
+        for method in route.methods or ("POST",):
+            status = client.request(method, path, headers=header).status_code
+            assert status == (200 if path in OPEN else 401), path
+    for path in ("/nothing", "/mcp", "/mcp/", "/api/", "//api/whoami", "/.well-known/oauth-protected-resource"):
+        assert client.post(path, headers=header).status_code == 401
+
+
+def test_a_host_name_that_is_not_ours_is_refused_everywhere(served: Served, client: TestClient):
+    for path in ("/", "/healthz", "/mcp", "/api/whoami"):
+        headers = {**as_(served, "admin"), "Host": "evil.example"}
+        assert client.get(path, headers=headers).status_code == 400
+
+
+def test_a_query_asks_like_a_body(served: Served, client: TestClient):
+    headers = as_(served, "viewer")
+    asked = client.get("/api/dashboard_get_anomalies?timeframe=week&limit=2", headers=headers)
+    assert (
+        asked.json()
+        == client.post("/api/dashboard_get_anomalies", json=INPUTS["dashboard_get_anomalies"], headers=headers).json()
+    )
+    assert client.get("/api/dashboard_get_anomalies?limit=2&limit=3", headers=headers).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b"\xff", b'{"timeframe": "year"}', b'{"x": 1}', b'"' + b"x" * 70_000, b"[" * 60_000]
+)
+def test_a_bad_body_is_refused_with_its_reason(served: Served, client: TestClient, body: bytes):
+    answered = client.post("/api/dashboard_get_metrics", content=body, headers=as_(served, "viewer"))
+    assert answered.status_code == 422
+    assert answered.json()["error"]
+
+
+def test_a_token_that_asks_too_often_waits_and_the_others_do_not(served: Served):
+    client = TestClient(app_of(served, limit=RateLimit(per_minute=1, burst=2)))
+    asked = [client.get("/api/whoami", headers=as_(served, "viewer")) for _ in range(3)]
+    assert [one.status_code for one in asked] == [200, 200, 429]
+    assert int(asked[2].headers["Retry-After"]) > 0
+    assert client.get("/api/whoami", headers=as_(served, "admin")).status_code == 200
+
+
+def test_views_are_saved_by_editors_and_shared_within_the_organisation(served: Served, client: TestClient):
+    assert client.put("/api/views/mine", json={"agent": "a"}, headers=as_(served, "analyst")).status_code == 403
+    assert client.put("/api/views/mine", json={"agent": "a"}, headers=as_(served, "editor")).status_code == 200
+    (view,) = client.get("/api/views", headers=as_(served, "viewer")).json()["views"]
+    assert (view["name"], view["content"]) == ("mine", {"agent": "a"})
+    assert client.get("/api/views", headers=as_(served, "viewer", "globex")).json() == {"views": []}
+
+
+def test_metrics_tell_of_requests_and_the_cache(served: Served, client: TestClient):
+    client.get("/api/list_entities", headers=as_(served, "viewer"))
+    text = client.get("/metrics", headers=as_(served, "analyst")).text
+    assert 'obs_request_seconds_bucket{le="0.05",route="list_entities"}' in text
+    assert "obs_cache_lookups_total" in text
+    assert client.get("/metrics", headers=as_(served, "viewer")).status_code == 403
+
+
+def test_the_page_says_how_to_build_it_or_is_the_built_one(
+    served: Served, client: TestClient, tmp_path: Path, monkeypatch
+):
+    from obs_pipeline.dashboard import http_app as module
+
+    monkeypatch.setattr(module, "WIDGET", tmp_path / "index.html")
+    assert "make run" in client.get("/").text
+    (tmp_path / "index.html").write_text("<p>built</p>")
+    answered = client.get("/")
+    assert answered.text == "<p>built</p>"
+    assert "connect-src 'self'" in answered.headers["Content-Security-Policy"]
+
+
+def test_a_missing_lake_is_unavailable_with_the_reason_until_it_is_there(served: Served, tmp_path: Path):
+    service = Service(Snapshot(Lake(str(tmp_path / "lake"))), served.ledger, lateness=LATENESS)
+    client = TestClient(app_of(served, service))
+    headers = as_(served, "viewer")
+    for path in ("/readyz", "/api/dashboard_get_metrics"):
+        answered = client.get(path, headers=headers)
+        assert (answered.status_code, "batch" in answered.json()["error"]) == (503, True)
+    assert client.get("/healthz").status_code == 200
+    shutil.copytree(served.lake.root, tmp_path / "lake")
+    assert client.get("/readyz", headers=headers).status_code == 200
+    served.service.count = lambda _hit: None
+
+
+def test_a_locked_ledger_does_not_keep_readers_waiting(served: Served, client: TestClient):
+    with served.ledger.begin():
+        assert client.get("/readyz", headers=as_(served, "viewer")).status_code == 200
+
+
+def test_a_ledger_that_cannot_be_read_is_unavailable_with_the_reason(served: Served, tmp_path: Path):
+    (tmp_path / "ledger.db").write_bytes(b"this is no database, whatever its name says" * 100)
+    service = Service(Snapshot(served.lake), Ledger(f"sqlite:///{tmp_path / 'ledger.db'}"), lateness=LATENESS)
+    answered = TestClient(app_of(served, service)).get("/readyz", headers=as_(served, "viewer"))
+    assert answered.status_code == 503
+    assert "ledger" in answered.json()["error"]
+
+
+def test_a_cache_that_cannot_be_used_is_said_at_the_start(served: Served):
+    with pytest.raises(CacheUnusable, match="nonsense"):
+        Service(Snapshot(served.lake), served.ledger, lateness=LATENESS, cache_url="nonsense://127.0.0.1")
+
+
+def test_answers_to_anything_are_as_described_and_never_a_fault(tmp_path: Path):
+    served = serve(tmp_path)
+    app = app_of(served)
+    headers = as_(served, "admin")
+    schema = schemathesis.openapi.from_dict(openapi("0"))
+    with running(app) as base:
+        for found in schema.get_all_operations():
+            operation = found.ok()
+
+            @settings(
+                max_examples=8,
+                deadline=None,
+                phases=[Phase.generate],
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(operation.as_strategy())
+            def holds(case) -> None:
+                # An id or cursor that nobody gave out is valid by its shape, and rightly refused.
+                case.call_and_validate(base_url=base, headers=headers, excluded_checks=[positive_data_acceptance])
+
+            holds()

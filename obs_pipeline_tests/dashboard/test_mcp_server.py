@@ -1,0 +1,142 @@
+"""The MCP server, asked by the SDK's own client over both transports."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import openapi_schema_validator
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+
+from obs_pipeline.dashboard.access import LOCAL, Principal, RateLimit
+from obs_pipeline.dashboard.http_app import http_app
+from obs_pipeline.dashboard.mcp_server import LARGEST_ANSWER, mcp_server
+from obs_pipeline.dashboard.service import QUESTIONS
+from obs_pipeline_tests.command_line import PROGRAM, CommandLine
+from obs_pipeline_tests.dashboard.served import FOUND, INPUTS, NOW, Served, running, serve
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def served(home: Path) -> Served:
+    return serve(home)
+
+
+@pytest.fixture(scope="module")
+def address(served: Served) -> Iterator[str]:
+    limit = RateLimit(per_minute=1_000_000, burst=1_000_000)
+    app = http_app(served.service, served.gate, clock=lambda: NOW, limit=limit)
+    with running(app) as base:
+        yield f"{base}/mcp"
+
+
+@asynccontextmanager
+async def over_http(address: str, token: str, mode: str = "auto") -> AsyncIterator[Client]:
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        httpx2.AsyncClient(headers=headers) as http,
+        Client(streamable_http_client(address, http_client=http), mode=mode) as client,  # type: ignore[arg-type]
+    ):
+        yield client
+
+
+async def assert_every_tool_answers(client: Client) -> None:
+    tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    assert set(tools) == set(QUESTIONS)
+    for name, tool in tools.items():
+        assert tool.annotations is not None
+        assert tool.annotations.read_only_hint
+        called = await client.call_tool(name, INPUTS[name])
+        assert not called.is_error, called.content
+        openapi_schema_validator.OAS31Validator(tool.output_schema).validate(called.structured_content)
+        (text,) = called.content
+        assert 0 < len(text.text) <= 600
+        assert len(json.dumps(called.structured_content)) < LARGEST_ANSWER
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_every_tool_answers_over_http(served: Served, address: str, mode: str):
+    async with over_http(address, served.tokens["admin", "acme"], mode) as client:
+        await assert_every_tool_answers(client)
+
+
+async def test_every_tool_answers_over_standard_input_and_output(served: Served, home: Path):
+    obs = CommandLine(home)
+    async with Client(StdioServerParameters(command=str(PROGRAM), args=["mcp"], env=obs.environment)) as client:
+        await assert_every_tool_answers(client)
+
+
+async def test_over_http_a_caller_sees_its_own_organisation(served: Served, address: str):
+    for org, other in (("acme", "globex"), ("globex", "acme")):
+        async with over_http(address, served.tokens["viewer", org]) as client:
+            found = await client.call_tool("list_entities", {"level": "agent"})
+            text = json.dumps(found.structured_content)
+            assert ("secret-agent" in text) == (org == "globex")
+            assert other not in text
+            denied = await client.call_tool("dashboard_export_data", {})
+            assert denied.is_error
+            assert "role analyst" in denied.content[0].text
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        ("dashboard_get_metrics", {"timeframe": "year"}, "timeframe"),
+        ("dashboard_get_metrics", {"agentid": "agent-0"}, "agentid"),
+        ("dashboard_get_anomalies", {"limit": 0}, "limit"),
+        ("dashboard_get_anomalies", {"cursor": "junk"}, "cursor"),
+        ("explain_anomaly", {"anomalyId": FOUND[-1].id}, "no anomaly"),
+        ("dashboard_get_trends", {"metric": "latency"}, "agentId"),
+    ],
+)
+async def test_a_bad_input_is_answered_with_what_is_wrong(served: Served, name, values, says):
+    async with Client(mcp_server(served.service, lambda _context: Principal("a", "admin", "acme"))) as client:
+        called = await client.call_tool(name, values)
+        assert called.is_error
+        assert says in called.content[0].text
+
+
+async def test_pages_are_followed_by_their_cursors_to_the_end(served: Served):
+    async with Client(mcp_server(served.service, lambda _context: LOCAL)) as client:
+        seen, cursor = [], None
+        while True:
+            page = (
+                await client.call_tool("dashboard_get_anomalies", {"limit": 1, "cursor": cursor})
+            ).structured_content
+            seen += [one["id"] for one in page["anomalies"]]
+            cursor = page["next_cursor"]
+            if not page["has_more"]:
+                break
+        assert sorted(seen) == sorted(one.id for one in FOUND)
+
+
+async def test_an_answer_too_long_for_a_model_says_to_ask_for_less(served: Served, monkeypatch):
+    monkeypatch.setattr("obs_pipeline.dashboard.mcp_server.LARGEST_ANSWER", 100)
+    async with Client(mcp_server(served.service, lambda _context: LOCAL)) as client:
+        called = await client.call_tool("dashboard_get_metrics", {})
+        assert called.is_error
+        assert "less" in called.content[0].text
+
+
+def test_the_commands_start_without_the_sdk():
+    import subprocess
+
+    code = "import sys, obs_pipeline.cli.main; sys.exit(any(name in sys.modules for name in ('mcp', 'starlette', 'uvicorn')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,157 @@
+"""Calibration: a surprise means what it says, and what follows from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from obs_pipeline.detection import calibration
+from obs_pipeline.detection.usage_model import Scored, score
+
+
+def normal_scored(seed: int, series: int = 60, hours: int = 672, factor: float = 1.0) -> Scored:
+    residuals = factor * np.random.default_rng(seed).standard_t(5, (3, series, hours))
+    flat = np.full((series, hours), 10.0)
+    return Scored(flat, flat, residuals, flat, np.full((series, hours), 1000.0), np.zeros((series, 1)))
+
+
+def fitted(scored: Scored) -> calibration.Tails:
+    tails = calibration.fit(scored)
+    assert tails is not None
+    return tails
+
+
+@pytest.mark.parametrize("factor", [0.01, 1.0, 300.0])
+@pytest.mark.parametrize("mark", [1.0, 1.5, 2.0])
+def test_a_surprise_is_the_rarity_of_normal_half_days_whatever_the_unit_of_the_residual(factor: float, mark: float):
+    tails = fitted(normal_scored(1, factor=factor))
+    surprises, _ = calibration.surprise(tails, normal_scored(2, series=300, factor=factor))
+    blocks = surprises.reshape(300, -1, calibration.BLOCK).max(axis=-1)
+    assert (blocks >= mark).mean() == pytest.approx(10**-mark, rel=0.35)
+
+
+def test_surprise_rises_with_the_residual_and_stays_finite():
+    tails = fitted(normal_scored(1))
+    sizes = np.array([0.0, 1.0, 3.0, 6.0, 12.0, 100.0, 1e9])
+    for direction in (1.0, -1.0):
+        scored = normal_scored(1, series=1, hours=len(sizes))._replace(
+            residuals=np.tile(direction * sizes, (3, 1, 1)), age=np.full((1, len(sizes)), 1000.0)
+        )
+        surprises, more = calibration.surprise(tails, scored)
+        assert (np.diff(surprises[0]) >= 0).all()
+        assert surprises[0, -1] <= calibration.LARGEST
+        assert more[0, 1:].all() == (direction > 0)
+
+
+def test_what_is_unknown_is_not_surprising_but_unknown():
+    scored = normal_scored(3)
+    scored.residuals[:, 0, 5] = np.nan
+    surprises, _ = calibration.surprise(fitted(scored), scored)
+    assert np.isnan(surprises[0, 5])
+    assert np.isnan(surprises).sum() == 1
+
+
+def test_too_little_to_learn_from_is_said():
+    assert calibration.fit(normal_scored(1, series=1)) is None
+    young = normal_scored(1)._replace(age=np.full((60, 672), 10.0))
+    assert calibration.fit(young) is None
+
+
+def test_a_few_incidents_hardly_move_the_marks():
+    clean, dirty = normal_scored(4), normal_scored(4)
+    dirty.residuals[:, :3, 100:112] = 50.0
+    at = normal_scored(5)
+    before, after = (calibration.surprise(fitted(scored), at)[0] for scored in (clean, dirty))
+    ordinary = before < 1.5
+    assert np.abs(before - after)[ordinary].max() < 0.3
+
+
+def test_incidents_do_not_become_normal_where_the_far_tail_is_borrowed():
+    far = fitted(normal_scored(9))
+    clean, dirty = normal_scored(4), normal_scored(4)
+    dirty.residuals[:, :8, 100:112] = 15.0
+    incident = normal_scored(5, series=1)
+    incident.residuals[:, 0, 300] = 15.0
+
+    def seen(tails: calibration.Tails | None) -> float:
+        assert tails is not None
+        return float(calibration.surprise(tails, incident)[0][0, 300])
+
+    taught = seen(calibration.fit(dirty))
+    assert seen(calibration.fit(dirty, far)) > taught + 0.5
+    assert seen(calibration.fit(dirty, far)) == pytest.approx(seen(calibration.fit(clean, far)), abs=0.4)
+
+
+def test_a_borrowed_tail_is_stretched_to_the_fleets_own_size():
+    far = fitted(normal_scored(9))
+    tails = calibration.fit(normal_scored(4, factor=40.0), far)
+    assert tails is not None
+    surprises, _ = calibration.surprise(tails, normal_scored(2, series=300, factor=40.0))
+    blocks = surprises.reshape(300, -1, calibration.BLOCK).max(axis=-1)
+    for mark in (1.0, 2.0):
+        assert (blocks >= mark).mean() == pytest.approx(10**-mark, rel=0.4)
+
+
+@given(st.lists(st.floats(0, 8), min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_an_echo_keeps_half_and_an_onset_everything(surprises: list[float]):
+    kept = calibration.onsets(np.array([surprises]))[0]
+    for hour, value in enumerate(surprises):
+        before = max(surprises[max(0, hour - calibration.BLOCK) : hour], default=0.0)
+        assert kept[hour] == (value if value > before else calibration.ECHO_SHARE * value)
+
+
+def test_onsets_look_at_the_past_alone_and_keep_the_unknown():
+    kept = calibration.onsets(np.array([[1.0, np.nan, 3.0, 2.0, 5.0]]))
+    np.testing.assert_array_equal(kept, [[1.0, np.nan, 3.0, 1.0, 5.0]])
+
+
+def test_the_leading_metric_of_an_agent_speaks_for_all_and_gains_from_its_companion():
+    alone = np.array([[[3.0, 0.0, np.nan]], [[2.0, 0.0, 1.0]], [[0.5, 0.0, np.nan]]])
+    together = calibration.joint(alone)
+    np.testing.assert_allclose(together[:, 0, 0], [3.0 + 2.0 * calibration.COMPANION_WEIGHT, 1.0, 0.25])
+    np.testing.assert_allclose(together[:, 0, 1], 0.0)
+    np.testing.assert_allclose(together[:, 0, 2], [np.nan, 1.0, np.nan])
+    np.testing.assert_array_equal(calibration.joint(alone[:1]), alone[:1])
+
+
+@pytest.mark.parametrize(("age", "raised"), [(0, np.inf), (23, np.inf), (24, 0.5), (71, 0.5), (72, 0.25), (168, 0.0)])
+def test_a_young_series_must_show_more(age: float, raised: float):
+    assert calibration.raised_mark(np.array([float(age)]))[0] == raised
+
+
+def test_confidence_is_modest_rises_with_surprise_and_with_age():
+    surprises = np.array([0.0, 1.5, 2.0, 2.5, 3.0, 8.0])
+    old = calibration.confidence(surprises, np.full(6, 1e6))
+    assert (np.diff(old) > 0).all()
+    assert old[0] < 0.01
+    assert old[-1] < 1
+    assert old[2] == pytest.approx(0.12, abs=0.03)
+    assert old[4] == pytest.approx(0.58, abs=0.05)
+    assert (calibration.confidence(surprises, np.full(6, 72.0)) < 0.51 * old).all()
+
+
+@pytest.mark.parametrize(("weekly", "mark"), [(14.0, 0.0), (0.14, 2.0), (0.014, 3.0), (0.0, 8.0), (1000.0, 0.0)])
+def test_alarms_a_week_say_where_the_mark_lies(weekly: float, mark: float):
+    assert calibration.mark_for(weekly) == pytest.approx(mark)
+
+
+def test_tables_survive_their_file(tmp_path: Path):
+    tails = fitted(normal_scored(6))
+    calibration.save({"cost": tails}, tmp_path / "tables.npz")
+    kept = calibration.load(tmp_path / "tables.npz")
+    at = normal_scored(7)
+    np.testing.assert_allclose(calibration.surprise(kept["cost"], at)[0], calibration.surprise(tails, at)[0], atol=1e-3)
+
+
+def test_the_shipped_tables_are_small_know_every_metric_and_are_calm_on_ordinary_usage():
+    assert calibration.SHIPPED_FILE.stat().st_size < 50_000
+    assert {"calls", "cost", "tokens", "unit_cost", "errors", "latency"} <= set(calibration.shipped())
+    steady = np.random.default_rng(8).poisson(40, (20, 1344)).astype(float)
+    surprises, _ = calibration.surprise(calibration.shipped()["calls"], score("amount", steady))
+    later = surprises[:, 336:].reshape(20, -1, calibration.BLOCK).max(axis=-1)
+    assert (later >= 2.0).mean() < 0.03

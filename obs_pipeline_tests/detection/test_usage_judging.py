@@ -1,0 +1,114 @@
+"""The daily batch with the usage model for its hours."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from obs_pipeline.detection.config import AnomalyDetectionConfig, GrainMethods, MinimumCalls
+from obs_pipeline.detection.detect import Detection, detect_anomalies
+from obs_pipeline.detection.usage_judging import SIGMAS, SURPRISES
+from obs_pipeline_tests.detection.series_rows import daily, hourly, row
+
+START = date(2025, 3, 3)
+CONFIG = AnomalyDetectionConfig(
+    lookback_days=14, minimum_data_points=7, method=GrainMethods(hour="usage_model"), minimum_calls=MinimumCalls()
+)
+
+
+def usage(days: int, agents: int = 1, **change) -> list[dict]:
+    """Agents that follow the day, alike but for chance; ``change`` maps (agent, day, hour) to a row's values."""
+    chance = np.random.default_rng(7)
+    rows = []
+    for agent in range(agents):
+        for tick in range(days * 24):
+            calls = int(chance.poisson(60 + 30 * np.sin(2 * np.pi * tick / 24)))
+            values = {
+                "agent": f"a{agent:03}",
+                "calls": calls,
+                "cost": round(calls * chance.uniform(0.9, 1.1), 6),
+                "errors": int(chance.binomial(calls, 0.01)),
+                "input_tokens": calls * 40_000,
+                "latency_ms": round(900 * chance.uniform(0.95, 1.05), 3),
+            }
+            moment = datetime.combine(START, datetime.min.time()) + timedelta(hours=tick)
+            rows.append(row(moment, **(values | change.get(f"a{agent}d{tick // 24}h{tick % 24}", {}))))
+    return rows
+
+
+def detect(rows: list[dict], first: int, last: int, config: AnomalyDetectionConfig = CONFIG) -> Detection:
+    hours = hourly(rows)
+    return detect_anomalies(hours, daily(hours), (START + timedelta(days=first), START + timedelta(days=last)), config)
+
+
+def of_hours(found: Detection) -> list[dict]:
+    return [one for one in found.anomalies.to_pylist() if one["grain"] == "hour"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "change"),
+    [
+        ("cost", {"calls": 80, "cost": 900}),
+        ("tokens", {"calls": 80, "input_tokens": 40_000_000}),
+        ("errors", {"calls": 80, "errors": 40}),
+        ("latency", {"calls": 80, "latency_ms": 9000}),
+    ],
+)
+def test_an_hour_gone_wrong_is_critical_and_said_to_be_the_models(metric: str, change: dict):
+    found = of_hours(detect(usage(16, a0d15h13=change), 15, 15))
+    (worst,) = [one for one in found if one["metric"] == metric and one["severity"] == "critical"]
+    assert worst["timestamp"] == datetime(2025, 3, 18, 13)
+    assert worst["method"] == "usage_model"
+    assert worst["lower"] <= worst["baseline"] <= worst["upper"] < worst["observed"]
+    assert 0 < worst["confidence"] < 1
+
+
+def test_ordinary_hours_are_quiet_and_have_a_baseline():
+    found = detect(usage(16), 14, 15)
+    assert of_hours(found) == []
+    hours = [one for one in found.baselines.to_pylist() if one["grain"] == "hour"]
+    assert len(hours) == 4 * 48
+    assert {one["state"] for one in hours} == {"ok"}
+
+
+def test_a_day_alone_and_in_a_range_come_out_the_same():
+    rows = usage(17, a0d15h13={"cost": 900}, a0d16h2={"errors": 60, "calls": 80})
+    whole = detect(rows, 15, 16)
+    for day in (15, 16):
+        alone = detect(rows, day, day)
+        for name in ("baselines", "anomalies"):
+            wanted = [one for one in getattr(whole, name).to_pylist() if one["dt"] == START + timedelta(days=day)]
+            assert getattr(alone, name).to_pylist() == wanted
+
+
+def test_agents_of_other_days_change_nothing_of_a_day():
+    rows = usage(17, a0d15h13={"cost": 900})
+    later = datetime.combine(START, datetime.min.time()) + timedelta(days=16)
+    rows += [row(later, agent=f"new{number}", cost=1) for number in range(40)]
+    wanted = detect(rows, 15, 15).anomalies.to_pylist()
+    assert wanted
+    assert [one for one in detect(rows, 15, 16).anomalies.to_pylist() if one["dt"].day == 18] == wanted
+
+
+def test_a_fleet_large_enough_is_calibrated_on_itself():
+    found = of_hours(detect(usage(15, agents=31, a3d14h5={"cost": 2000}), 14, 14))
+    assert ("a003", "cost", "critical") in {(one["agent"], one["metric"], one["severity"]) for one in found}
+    assert len({one["agent"] for one in found}) < 6
+
+
+def test_a_new_agent_learns_and_raises_no_alarm():
+    found = detect(usage(2, a0d1h13={"cost": 900}), 0, 1)
+    assert of_hours(found) == []
+
+
+def test_the_model_is_for_hours_alone():
+    with pytest.raises(ValidationError):
+        GrainMethods(day="usage_model")  # type: ignore[arg-type]
+
+
+def test_surprises_and_sigmas_rise_together():
+    assert (np.diff(SURPRISES) > 0).all()
+    assert (np.diff(SIGMAS) > 0).all()
