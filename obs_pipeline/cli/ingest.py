@@ -26,7 +26,8 @@ def ingest(
         typer.Option(
             "--mapping",
             "-m",
-            help="How columns map: a built-in name (canonical, aider, litellm, otlp, langfuse, helicone, claude_code, claude_code_otel), a name under policies/sources, or a YAML file.",
+            help="How columns map: a built-in name (canonical, aider, litellm, otlp, langfuse, helicone, claude_code, "
+            "claude_code_otel), a name under policies/sources, or a YAML file.",
         ),
     ] = "canonical",
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when any row or file was refused.")] = False,
