@@ -1,0 +1,183 @@
+"""``obs-pipeline serve``, ``mcp`` and ``tokens``: the dashboard's data over HTTP and MCP, and who may ask for it."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from obs_pipeline.cli.console import out, print_json, text
+from obs_pipeline.cli.workspace import Workspace, open_workspace
+from obs_pipeline.clock import utc_now
+from obs_pipeline.errors import ObsError
+
+if TYPE_CHECKING:
+    from obs_pipeline.dashboard.service import Service
+
+tokens = typer.Typer(name="tokens", help="Access tokens of the dashboard.", no_args_is_help=True)
+
+
+class NotServed(ObsError):
+    """The dashboard is not served as it was asked for."""
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8770,
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="A host name it may be called by, beside the address.")
+    ] = None,
+    cache: Annotated[str, typer.Option(help="Where answers are kept: mem:// or redis://host:port/0.")] = "mem://",
+    jwt_issuer: Annotated[str | None, typer.Option(help="Issuer of OIDC tokens that count too.")] = None,
+    jwt_audience: Annotated[str, typer.Option(help="Their audience.")] = "obs-pipeline",
+    jwt_keys: Annotated[str | None, typer.Option(help="Address of the issuer's key set (JWKS).")] = None,
+    per_minute: Annotated[int, typer.Option(min=1, help="Requests a minute with one token.")] = 600,
+) -> None:
+    """Serve the **dashboard**: the page at `/`, JSON under `/api`, MCP under `/mcp`. Stop it with Ctrl-C.
+
+    At the first start on this machine's own address a token is made and shown once.
+    """
+    import uvicorn
+
+    from obs_pipeline.dashboard.access import Gate, JwtRules, RateLimit
+    from obs_pipeline.dashboard.http_app import http_app
+    from obs_pipeline.storage.access_store import AccessStore
+
+    if (jwt_issuer is None) != (jwt_keys is None):
+        raise NotServed("Name both --jwt-issuer and --jwt-keys, or neither.")
+    rules = JwtRules(jwt_issuer, jwt_audience, jwt_keys) if jwt_issuer else None
+    workspace = open_workspace()
+    store = AccessStore(workspace.ledger)
+    if rules is None:
+        _make_sure_of_a_token(store, host)
+    gate = Gate(store, rules)
+    service = _service(workspace, cache)
+    hosts = ["127.0.0.1", "localhost", "[::1]", host, *(name or [])]
+    limit = RateLimit(per_minute, burst=max(per_minute // 3, 10))
+    app = http_app(service, gate, clock=utc_now, hosts=hosts, limit=limit, version=_version())
+    out.print(f"The dashboard opens at [bold]http://{host}:{port}/[/]; assistants connect to http://{host}:{port}/mcp.")
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+
+
+def mcp() -> None:
+    """Answer an assistant over **MCP** on standard input and output, as whoever runs this command."""
+    from obs_pipeline.dashboard.access import LOCAL
+    from obs_pipeline.dashboard.mcp_server import mcp_server
+
+    mcp_server(_service(open_workspace(), "mem://"), lambda _context: LOCAL, _version()).run("stdio")
+
+
+@tokens.callback()
+def about_tokens() -> None:
+    """Access tokens of the dashboard."""
+
+
+@tokens.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="Whose or what it is for.", min=1)],
+    role: Annotated[str, typer.Option(help="viewer, analyst, editor or admin.")] = "viewer",
+    org: Annotated[str | None, typer.Option(help="The organisation it sees (default: every one).")] = None,
+    project: Annotated[list[str] | None, typer.Option(help="Only this project of it; may be repeated.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=3660, help="It expires after so many days.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Make a **token**. It is shown now and never again; only its digest is kept."""
+    from obs_pipeline.dashboard.access import create_token
+    from obs_pipeline.storage.access_store import AccessStore
+
+    store = AccessStore(open_workspace().ledger)
+    valid_for = None if days is None else timedelta(days=days)
+    token, row = create_token(
+        store, utc_now(), name=name[:200], role=role, org=org, projects=project or [], valid_for=valid_for
+    )
+    if as_json:
+        print_json({"id": row.id, "name": row.name, "role": row.role, "org": row.org, "token": token})
+        return
+    out.print(f"Token {row.id} for {text(row.name)}, {row.role} of {text(row.org or 'every organisation')}:")
+    out.print(token, highlight=False, soft_wrap=True)
+
+
+@tokens.command("list")
+def list_tokens(as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False) -> None:
+    """List the **tokens**, revoked and expired ones too."""
+    from obs_pipeline.storage.access_store import AccessStore
+
+    now = utc_now()
+    shown = ("id", "name", "role", "org", "projects", "created_at", "expires_at", "revoked_at")
+    rows = [
+        {**{name: getattr(row, name) for name in shown}, "usable": row.usable_at(now)}
+        for row in AccessStore(open_workspace().ledger).tokens()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("id", "name", "role", "organisation", "projects", "usable")
+    for row in rows:
+        projects = ", ".join(row["projects"]) or "all"
+        table.add_row(
+            row["id"],
+            text(row["name"]),
+            row["role"],
+            text(row["org"] or "every one"),
+            text(projects),
+            "yes" if row["usable"] else "no",
+        )
+    out.print(table)
+
+
+@tokens.command("revoke")
+def revoke(token_id: Annotated[str, typer.Argument(help="Its id, as listed.")]) -> None:
+    """Revoke a **token**: from now on it opens nothing."""
+    from obs_pipeline.storage.access_store import AccessStore
+
+    if not AccessStore(open_workspace().ledger).revoke(token_id, utc_now()):
+        raise NotServed(f"There is no token {token_id} that still counts; see obs-pipeline tokens list.")
+    out.print(f"Revoked {text(token_id)}.")
+
+
+def _make_sure_of_a_token(store: object, host: str) -> None:
+    from obs_pipeline.dashboard.access import create_token
+    from obs_pipeline.storage.access_store import AccessStore
+
+    assert isinstance(store, AccessStore)
+    if any(row.usable_at(utc_now()) for row in store.tokens()):
+        return
+    if not _is_loopback(host):
+        raise NotServed(
+            f"Nothing is served to {host} without a token. Make one first: obs-pipeline tokens create NAME --org ORG"
+        )
+    token, _row = create_token(store, utc_now(), name="first start", role="admin")
+    out.print("A token for this machine, shown once (obs-pipeline tokens create makes others):")
+    out.print(token, highlight=False, soft_wrap=True)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _service(workspace: Workspace, cache: str) -> Service:
+    from obs_pipeline.dashboard.service import Service
+    from obs_pipeline.dashboard.snapshot import Snapshot
+
+    settings = workspace.settings
+    snapshot = Snapshot(
+        workspace.lake,
+        memory_limit=settings.engine_memory,
+        threads=settings.engine_threads,
+        scratch=settings.scratch / "dashboard",
+        look_again=0.1,
+    )
+    lateness = timedelta(hours=settings.allowed_lateness_hours)
+    return Service(snapshot, workspace.ledger, lateness=lateness, cache_url=cache, look_again=0.1)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("obs-pipeline")

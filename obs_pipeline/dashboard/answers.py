@@ -1,0 +1,549 @@
+"""The answers: one function a question, each from one pinned set of versions and one look at the ledger.
+
+Here: the SQL over what the snapshot shows and the arithmetic of the answers. Whose rows they are was decided before: a reader
+shows a caller's own rows only. No cache, no transport, no clock: a timeframe ends with the last computed day, so that the
+same data gives the same answer whenever it is asked.
+
+Slices add up: rows without a value for the dimension are the slice ``(unattributed)``, those beyond the largest are ``(rest)``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from obs_pipeline.dashboard import questions as q
+from obs_pipeline.dashboard.access import Principal
+from obs_pipeline.dashboard.snapshot import NotReady, Pinned, Reader
+from obs_pipeline.dashboard.tables import MART_SPEND
+from obs_pipeline.detection.tables import BASELINES
+from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
+from obs_pipeline.storage.alert_store import AlertStore, IncidentRow
+from obs_pipeline.storage.lake import DayRange
+from obs_pipeline.storage.ledger_state import SourceDays
+from obs_pipeline.usage.watermark import provisional_days
+
+_LARGEST: Final = 50
+_MARKS: Final = 200
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+_SLICE: Final = """
+    CAST(coalesce(sum(cost), 0) AS DECIMAL(38, 9)) AS cost, CAST(coalesce(sum(calls), 0) AS BIGINT) AS calls,
+    CAST(coalesce(sum(errors), 0) AS BIGINT) AS errors,
+    CAST(coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)), 0) AS BIGINT) AS tokens,
+    CAST(coalesce(sum(saved_tokens), 0) AS BIGINT) AS saved_tokens
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What an answer is made from: the caller, its reader, the ledger's word on sources, the alert store if there is one."""
+
+    principal: Principal
+    reader: Reader
+    sources: Mapping[str, SourceDays]
+    lateness: timedelta
+    alerts: AlertStore | None
+
+    @property
+    def pinned(self) -> Pinned:
+        return self.reader.pinned
+
+    def window(self, timeframe: q.Timeframe, end: date | None) -> DayRange:
+        """The days of a timeframe, up to ``end`` or the last computed day."""
+        held = self.pinned.days
+        if held is None:
+            raise NotReady("There is no usage in the lake yet. Run: obs-pipeline batch")
+        last = end or held.last
+        if not date(1970, 1, 31) <= last <= date(9000, 1, 1):
+            raise q.BadQuestion("end: choose a day between 1970-01-31 and 9000-01-01.")
+        return DayRange(last - timedelta(days=q.DAYS[timeframe] - 1), last)
+
+    def told(self, days: DayRange, where: str = "true", values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What every answer tells of itself, over the rows that it is about."""
+        (row,) = self.reader.rows(
+            f"""
+            SELECT CAST(coalesce(sum(calls), 0) AS BIGINT) AS calls,
+                CAST(coalesce(sum(unpriced_calls), 0) AS BIGINT) AS unpriced_calls,
+                CAST(sum(cost_bound) AS DECIMAL(38, 9)) AS unpriced_bound,
+                CAST(coalesce(sum(cost) FILTER (agent IS NULL OR team IS NULL), 0) AS DECIMAL(38, 9)) AS unattributed_cost
+            FROM spend_day WHERE dt BETWEEN $first AND $last AND {where}
+            """,
+            {"first": days.first, "last": days.last, **(values or {})},
+        )
+        return self.told_of(days, row)
+
+    def told_of(self, days: DayRange, row: Mapping[str, Any]) -> dict[str, Any]:
+        seen = {source: [day for day in of.days if day in days] for source, of in self.sources.items()}
+        newest = {source: of.newest_event for source, of in self.sources.items()}
+        provisional = provisional_days(seen, newest, self.lateness)
+        return {
+            "as_of": max((moment for moment in newest.values() if moment is not None), default=None),
+            "first_day": days.first,
+            "last_day": days.last,
+            "coverage": q.Coverage(**row, provisional_days=provisional),
+            "versions": dict(self.pinned.versions),
+        }
+
+
+def metrics(asking: Asking, asked: q.MetricsAsked) -> q.Metrics:
+    """Spending against budget, tokens, and how both moved against as many days before."""
+    days = asking.window(asked.timeframe, asked.end)
+    before = DayRange(days.first - timedelta(days=len(days)), days.first - timedelta(days=1))
+    where, values = _where(asked)
+    rows = asking.reader.rows(
+        f"""
+        SELECT dt >= $first AS current, {_SLICE},
+            CAST(coalesce(sum(input_tokens), 0) AS BIGINT) AS input, CAST(coalesce(sum(output_tokens), 0) AS BIGINT) AS output,
+            CAST(coalesce(sum(cache_read_tokens), 0) AS BIGINT) AS cached,
+            CAST(coalesce(sum(unpriced_calls), 0) AS BIGINT) AS unpriced_calls,
+            CAST(sum(cost_bound) AS DECIMAL(38, 9)) AS unpriced_bound,
+            CAST(coalesce(sum(cost) FILTER (agent IS NULL OR team IS NULL), 0) AS DECIMAL(38, 9)) AS unattributed_cost
+        FROM spend_day WHERE dt BETWEEN $before AND $last AND {where}
+        GROUP BY current
+        """,
+        {"first": days.first, "before": before.first, "last": days.last, **values},
+    )
+    totals = {row["current"]: row for row in rows}
+    now, then = totals.get(True, _NOTHING), totals.get(False, _NOTHING)
+    budget = _cost_budget(asking, asked)
+    consumed, saved = now["tokens"], now["saved_tokens"]
+    return q.Metrics(
+        **asking.told_of(days, {name: now[name] for name in q.Coverage.model_fields if name != "provisional_days"}),
+        timeframe=asked.timeframe,
+        by=asked.by,
+        spending=q.Spending(
+            current=now["cost"],
+            previous=then["cost"],
+            budget=budget,
+            percentage=float(now["cost"] / budget * 100) if budget else None,
+        ),
+        tokens=q.Tokens(
+            consumed=consumed,
+            input=now["input"],
+            output=now["output"],
+            cached=now["cached"],
+            saved=saved,
+            efficiency=saved / (consumed + saved) if consumed + saved > 0 else None,
+            cached_share=now["cached"] / now["input"] if now["input"] > 0 else None,
+        ),
+        calls=now["calls"],
+        errors=now["errors"],
+        trends={name: _change(now[name], then[name]) for name in ("cost", "tokens", "calls", "errors")},
+        slices=_slices(asking, asked.by, where, {"first": days.first, "last": days.last, **values}),
+    )
+
+
+def trends(asking: Asking, asked: q.TrendsAsked) -> q.Trends:
+    """A series over time with the band of the ordinary and the anomalies in it."""
+    days = asking.window(asked.timeframe, asked.end)
+    where, values = _where(asked)
+    spoken = {**values, "first": days.first, "last": days.last, "metric": asked.metric, "grain": asked.granularity}
+    expected, band = _band(asking, asked, days, spoken)
+    if asked.metric == "latency":
+        found = {moment: row["observed"] for moment, row in expected.items()}
+    else:
+        found = _series(asking, asked, days, where, spoken)
+    points = [
+        q.Point(
+            time=moment,
+            value=value,
+            **{name: expected[moment][name] if moment in expected else None for name in ("expected", "lower", "upper")},
+        )
+        for moment, value in sorted(found.items())
+    ]
+    marks = asking.reader.rows(
+        f"""
+        SELECT id, timestamp AS time, severity, observed FROM anomalies
+        WHERE dt BETWEEN $first AND $last AND metric = $metric AND grain = $grain AND {_narrowed(asked, ("agent", "project"))}
+        ORDER BY score DESC, id LIMIT {_MARKS}
+        """,
+        _only(spoken, "first", "last", "metric", "grain", *_given(asked, ("agent", "project"))),
+    )
+    unit = {"cost": "USD", "tokens": "tokens", "calls": "calls", "errors": "share of calls", "latency": "ms"}[
+        asked.metric
+    ]
+    return q.Trends(
+        **asking.told(days, where, values),
+        metric=asked.metric,
+        granularity=asked.granularity,
+        unit=unit,
+        points=points,
+        anomalies=[q.AnomalyMark(**mark) for mark in marks],
+        band=band,
+    )
+
+
+def anomalies(asking: Asking, asked: q.AnomaliesAsked) -> q.Anomalies:
+    """Anomalies of a timeframe, the highest score first."""
+    days = asking.window(asked.timeframe, asked.end)
+    names = ("agent", "project", "metric", "severity")
+    where, values = _narrowed(asked, names), _given(asked, names)
+    within = f"FROM anomalies WHERE dt BETWEEN $first AND $last AND {where}"
+    spoken = {"first": days.first, "last": days.last, **values}
+    counts = asking.reader.rows(f"SELECT severity, count(*) AS found {within} GROUP BY severity", spoken)
+    by_severity = {row["severity"]: row["found"] for row in counts}
+    start, mark = _start(asking, asked)
+    columns = ", ".join(q.AnomalyShown.model_fields)
+    order = f"ORDER BY score DESC, timestamp, id LIMIT {asked.limit} OFFSET {start}"
+    rows = asking.reader.rows(f"SELECT {columns} {within} {order}", spoken)
+    about = _narrowed(asked, ("agent", "project"))
+    return q.Anomalies(
+        **asking.told(days, about, _given(asked, ("agent", "project"))),
+        **_page(sum(by_severity.values()), start, len(rows), mark),
+        anomalies=[q.AnomalyShown(**row) for row in rows],
+        by_severity=by_severity,
+    )
+
+
+def explain_anomaly(asking: Asking, asked: q.ExplainAsked) -> q.Explained:
+    """Why an anomaly is one: what was expected, what was seen, and the days around it."""
+    found = asking.reader.rows("SELECT * FROM anomalies WHERE starts_with(id, $id) LIMIT 2", {"id": asked.anomaly})
+    if len(found) != 1:
+        what = "no anomaly" if not found else "more than one anomaly"
+        raise q.BadQuestion(f"anomalyId: {what} with an id that begins with {asked.anomaly!r}.")
+    (row,) = found
+    span = timedelta(days=14) if row["grain"] == "day" else timedelta(hours=36)
+    first, last = row["timestamp"] - span, row["timestamp"] + span
+    asking.reader.show(BASELINES, DayRange(first.date(), last.date()))
+    around = asking.reader.rows(
+        """
+        SELECT time, observed AS value, expected, lower, upper FROM baselines
+        WHERE metric = $metric AND grain = $grain AND time BETWEEN $first AND $last AND org IS NOT DISTINCT FROM $org
+            AND project IS NOT DISTINCT FROM $project AND agent IS NOT DISTINCT FROM $agent
+        ORDER BY time
+        """,
+        {**_only(row, "metric", "grain", "org", "project", "agent"), "first": first, "last": last},
+    )
+    same = {"agent": row["agent"], "project": row["project"]}
+    alike = "agent IS NOT DISTINCT FROM $agent AND project IS NOT DISTINCT FROM $project"
+    return q.Explained(
+        **asking.told(DayRange(row["dt"], row["dt"]), alike, same),
+        anomaly=q.AnomalyShown(**_only(row, *q.AnomalyShown.model_fields)),
+        lower=row["lower"],
+        upper=row["upper"],
+        method=row["method"],
+        context=json.loads(row["context"]),
+        around=[q.Point(**point) for point in around],
+    )
+
+
+def export_data(asking: Asking, asked: q.ExportAsked) -> q.Export:
+    """The rows behind the totals: one a day, project, team, agent and model."""
+    days = asking.window(asked.timeframe, asked.end)
+    where, values = _where(asked)
+    spoken = {"first": days.first, "last": days.last, **values}
+    grouped = f"""
+        SELECT dt AS day, org, project, team, agent, model, {_SLICE}, CAST(sum(unpriced_calls) AS BIGINT) AS unpriced_calls
+        FROM spend_day WHERE dt BETWEEN $first AND $last AND {where} GROUP BY dt, org, project, team, agent, model
+    """
+    start, mark = _start(asking, asked)
+    (whole,) = asking.reader.rows(
+        f"SELECT count(*) AS found, CAST(coalesce(sum(cost), 0) AS DECIMAL(38, 9)) AS cost FROM ({grouped})", spoken
+    )
+    order = f"ORDER BY day, org, project, team, agent, model LIMIT {asked.limit} OFFSET {start}"
+    rows = asking.reader.rows(f"{grouped} {order}", spoken)
+    return q.Export(
+        **asking.told(days, where, values),
+        **_page(whole["found"], start, len(rows), mark),
+        format=asked.format,
+        media_type="text/csv" if asked.format == "csv" else "application/json",
+        content=as_csv(rows) if asked.format == "csv" else json.dumps(rows, default=_plain, ensure_ascii=False),
+        total_cost=whole["cost"],
+    )
+
+
+def entities(asking: Asking, asked: q.EntitiesAsked) -> q.Entities:
+    """Projects, teams, agents, providers or models, the dearest first: what a drill-down shows."""
+    days = asking.window(asked.timeframe, asked.end)
+    where, values = _where(asked)
+    spoken: dict[str, Any] = {"first": days.first, "last": days.last, "none": q.UNATTRIBUTED, **values}
+    searched = "true"
+    if asked.search:
+        searched, spoken["search"] = "contains(lower(name), lower($search))", asked.search
+    grouped = f"""
+        SELECT * FROM (
+            SELECT coalesce({asked.level}, $none) AS name, {_SLICE}
+            FROM spend_day WHERE dt BETWEEN $first AND $last AND {where} GROUP BY {asked.level}
+        ) WHERE {searched}
+    """
+    start, mark = _start(asking, asked)
+    rows = asking.reader.rows(
+        f"SELECT *, count(*) OVER () AS found FROM ({grouped}) ORDER BY cost DESC, name LIMIT {asked.limit} OFFSET {start}",
+        spoken,
+    )
+    total = rows[0].pop("found") if rows else start
+    return q.Entities(
+        **asking.told(days, where, values),
+        **_page(total, start, len(rows), mark),
+        level=asked.level,
+        entities=[q.Slice(**_only(row, *q.Slice.model_fields)) for row in rows],
+    )
+
+
+def effective_policy(asking: Asking, asked: q.PolicyAsked) -> q.EffectivePolicyShown:
+    """Which limits hold for an organisation, project or agent, and which policies decided each."""
+    scope = "agent" if asked.agent else "project" if asked.project else "org"
+    newest = asking.reader.newest_day(EFFECTIVE_POLICIES)
+    days = newest or asking.window("day", None)
+    asking.reader.show(EFFECTIVE_POLICIES, days)
+    given = _given(asked, ("org", "project", "agent"))
+    rows = asking.reader.rows(
+        f"SELECT * FROM effective_policies WHERE scope = $scope AND {_narrowed(asked, ('org', 'project', 'agent'))} "
+        "ORDER BY org, project, agent, field",
+        {"scope": scope, **given},
+    )
+    places = {(row["org"], row["project"], row["agent"]) for row in rows}
+    if len(places) > 1:
+        raise q.BadQuestion(f"orgId, projectId: {len(places)} places fit; name the organisation and project too.")
+    org, project, agent = places.pop() if places else (asked.org, asked.project, asked.agent)
+    told = (
+        "These limits held at the end of the day."
+        if rows
+        else "No policy holds here that you may see, or none was computed yet."
+    )
+    return q.EffectivePolicyShown(
+        **asking.told(days),
+        scope=scope,
+        org=org,
+        project=project,
+        agent=agent,
+        as_at=newest.last if newest else None,
+        fields=[
+            q.PolicyField(**{**_only(row, *q.PolicyField.model_fields), "trail": json.loads(row["trail"])})
+            for row in rows
+        ],
+        told=told,
+    )
+
+
+def budget_status(asking: Asking, asked: q.BudgetsAsked) -> q.Budgets:
+    """Where budgets stand, the fullest first."""
+    days = asking.reader.newest_day(BUDGET_STATUS) or asking.window("day", None)
+    asking.reader.show(BUDGET_STATUS, days)
+    names = ("scope", "state", "agent", "project")
+    within = f"FROM budget_status WHERE {_narrowed(asked, names)}"
+    spoken = _given(asked, names)
+    counts = asking.reader.rows(f"SELECT state, count(*) AS found {within} GROUP BY state", spoken)
+    by_state = {row["state"]: row["found"] for row in counts}
+    start, mark = _start(asking, asked)
+    rows = asking.reader.rows(
+        f'SELECT *, limit_amount AS "limit" {within} ORDER BY ratio DESC NULLS LAST, window_key '
+        f"LIMIT {asked.limit} OFFSET {start}",
+        spoken,
+    )
+    return q.Budgets(
+        **asking.told(days),
+        **_page(sum(by_state.values()), start, len(rows), mark),
+        at=max((row["judged_at"] for row in rows), default=None),
+        by_state=by_state,
+        budgets=[q.BudgetShown(**_only(row, *q.BudgetShown.model_fields)) for row in rows],
+    )
+
+
+def list_incidents(asking: Asking, asked: q.IncidentsAsked) -> q.Incidents:
+    """Incidents, the most recently changed first."""
+    statuses = (asked.status,) if asked.status else ()
+    own = [row for row in asking.alerts.incidents(statuses) if _may_see(asking, row)] if asking.alerts else []
+    start, mark = _start(asking, asked, own[0].updated_at.isoformat() if own else "")
+    shown = own[start : start + asked.limit]
+    return q.Incidents(
+        **asking.told(asking.window("month", None)),
+        **_page(len(own), start, len(shown), mark),
+        incidents=[_incident(row) for row in shown],
+    )
+
+
+def why_notified(asking: Asking, asked: q.WhyAsked) -> q.Why:
+    """Every decision about an incident: who was told, and what held a message back."""
+    store = asking.alerts
+    name = asked.incident
+    found = store.incident(name) or store.incident(store.incident_of_signal(name) or "") if store else None
+    # One that is another's is answered like one that is not there.
+    if store is None or found is None or not _may_see(asking, found):
+        raise q.BadQuestion(f"incidentId: there is no incident {name!r} that you may see.")
+    decisions = [
+        q.Decision(at=trace.at, route=trace.route, outcome=trace.outcome, detail=json.loads(trace.content))
+        for trace in store.traces(found.id)[-q.PAGE :]
+    ]
+    return q.Why(**asking.told(asking.window("month", None)), incident=_incident(found), decisions=decisions)
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV in which no text can be taken for a formula by a spreadsheet."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\r\n")
+    writer.writerow(rows[0] if rows else [])
+    writer.writerows([neutral(value) for value in row.values()] for row in rows)
+    return file.getvalue()
+
+
+def neutral(value: object) -> object:
+    """Text that a spreadsheet would compute gets an apostrophe before it; numbers stay numbers."""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA):
+        return f"'{value}"
+    return value
+
+
+_NOTHING: Final[Mapping[str, Any]] = {
+    "cost": Decimal(0),
+    "unattributed_cost": Decimal(0),
+    "unpriced_bound": None,
+    **dict.fromkeys(("calls", "errors", "tokens", "saved_tokens", "input", "output", "cached", "unpriced_calls"), 0),
+}
+
+
+def _change(now: Decimal | int, then: Decimal | int) -> q.Change:
+    change = float((Decimal(now) - Decimal(then)) / Decimal(then)) if then else None
+    return q.Change(current=Decimal(now), previous=Decimal(then), change=change)
+
+
+def _slices(asking: Asking, by: q.Dimension, where: str, values: Mapping[str, Any]) -> list[q.Slice]:
+    """The dearest slices and, so that they add up, what the others come to."""
+    rows = asking.reader.rows(
+        f"""
+        WITH grouped AS (
+            SELECT {by} AS name, {_SLICE} FROM spend_day WHERE dt BETWEEN $first AND $last AND {where} GROUP BY {by}
+        ), placed AS (
+            SELECT *, least(row_number() OVER (ORDER BY cost DESC, name NULLS LAST), {_LARGEST + 1}) AS place FROM grouped
+        )
+        SELECT CASE WHEN place > {_LARGEST} THEN $rest ELSE coalesce(any_value(name), $none) END AS name,
+            CAST(sum(cost) AS DECIMAL(38, 9)) AS cost, CAST(sum(calls) AS BIGINT) AS calls,
+            CAST(sum(errors) AS BIGINT) AS errors, CAST(sum(tokens) AS BIGINT) AS tokens,
+            CAST(sum(saved_tokens) AS BIGINT) AS saved_tokens
+        FROM placed GROUP BY place ORDER BY place
+        """,
+        {**values, "rest": q.REST, "none": q.UNATTRIBUTED},
+    )
+    return [q.Slice(**row) for row in rows]
+
+
+def _cost_budget(asking: Asking, asked: q.MetricsAsked) -> Decimal | None:
+    """The cost limit of the timeframe's own period for the one place that was asked about, if there is just one."""
+    newest = asking.reader.newest_day(BUDGET_STATUS)
+    if newest is None or asked.team or asked.model:
+        return None
+    asking.reader.show(BUDGET_STATUS, newest)
+    scope = "agent" if asked.agent else "project" if asked.project else "org"
+    period = {"day": "daily", "week": "weekly", "month": "monthly"}[asked.timeframe]
+    rows = asking.reader.rows(
+        f"""
+        SELECT CAST(sum(limit_amount) AS DECIMAL(38, 9)) AS budget, count(*) AS places FROM budget_status
+        WHERE scope = $scope AND kind = 'cost' AND period = $period AND currency = 'USD'
+            AND {_narrowed(asked, ("agent", "project"))}
+        """,
+        {"scope": scope, "period": period, **_given(asked, ("agent", "project"))},
+    )
+    budget: Decimal | None = rows[0]["budget"] if rows[0]["places"] == 1 else None
+    return budget
+
+
+def _series(
+    asking: Asking, asked: q.TrendsAsked, days: DayRange, where: str, spoken: Mapping[str, Any]
+) -> dict[datetime, float]:
+    value = {
+        "cost": "CAST(sum(cost) AS DOUBLE)",
+        "tokens": "CAST(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)) AS DOUBLE)",
+        "calls": "CAST(sum(calls) AS DOUBLE)",
+        "errors": "CAST(sum(errors) AS DOUBLE) / nullif(sum(calls), 0)",
+    }[asked.metric]
+    source, moment = "spend_day", "CAST(dt AS TIMESTAMP)"
+    if asked.granularity == "hour":
+        source, moment = "spend_hour", "time"
+        if asked.agent is not None:
+            asking.reader.show(MART_SPEND, days)
+            source, where = "mart_spend", f"grain = 'hour' AND {where}"
+    rows = asking.reader.rows(
+        f"SELECT {moment} AS moment, {value} AS value FROM {source} WHERE dt BETWEEN $first AND $last AND {where} GROUP BY 1",
+        {name: told for name, told in spoken.items() if name not in ("metric", "grain")},
+    )
+    return {row["moment"]: row["value"] for row in rows if row["value"] is not None}
+
+
+def _band(
+    asking: Asking, asked: q.TrendsAsked, days: DayRange, spoken: Mapping[str, Any]
+) -> tuple[dict[datetime, dict[str, Any]], str]:
+    """What was expected at each time, of the one series that was asked about."""
+    if asked.agent is None or asked.team is not None or asked.metric == "calls":
+        if asked.metric == "latency":
+            raise q.BadQuestion(
+                "agentId: the percentiles of several agents cannot be added; name one agent for latency."
+            )
+        return {}, "none: a band belongs to one agent's cost, tokens, errors or latency"
+    asking.reader.show(BASELINES, days)
+    rows = asking.reader.rows(
+        f"""
+        SELECT time, any_value(observed) AS observed, any_value(expected) AS expected, any_value(lower) AS lower,
+            any_value(upper) AS upper, count(*) AS series
+        FROM baselines WHERE metric = $metric AND grain = $grain AND {_narrowed(asked, ("agent", "project"))} GROUP BY time
+        """,
+        _only(spoken, "metric", "grain", *_given(asked, ("agent", "project"))),
+    )
+    if any(row["series"] > 1 for row in rows):
+        if asked.metric == "latency":
+            raise q.BadQuestion("projectId: this agent works in several projects; name one of them.")
+        return {}, "none: this agent works in several projects; name one of them"
+    return {
+        row["time"]: row for row in rows
+    }, "from the 28 days before each point" if rows else "none: nothing was learnt yet"
+
+
+def _where(asked: q.Asked) -> tuple[str, dict[str, Any]]:
+    names = ("agent", "team", "project", "model")
+    return _narrowed(asked, names), _given(asked, names)
+
+
+def _given(asked: q.Asked, names: Sequence[str]) -> dict[str, Any]:
+    """The filters that are named with a value that a column can have."""
+    spoken = {name: getattr(asked, name, None) for name in names}
+    return {name: value for name, value in spoken.items() if value is not None and value != q.UNATTRIBUTED}
+
+
+def _narrowed(asked: q.Asked, names: Sequence[str]) -> str:
+    conditions = ["true"]
+    for name in names:
+        value = getattr(asked, name, None)
+        if value == q.UNATTRIBUTED:
+            conditions.append(f"{name} IS NULL")
+        elif value is not None:
+            conditions.append(f"{name} = ${name}")
+    return " AND ".join(conditions)
+
+
+def _only(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: row[name] for name in names}
+
+
+def _start(asking: Asking, asked: q.Paged, also: str = "") -> tuple[int, str]:
+    """Where the page begins, and what its cursors are bound to: the question and the data."""
+    put = asked.model_dump_json(exclude={"cursor", "limit"})
+    mark = hashlib.sha256(f"{asking.pinned.mark}|{put}|{also}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return q.read_cursor(asked.cursor, mark), mark
+
+
+def _page(total: int, start: int, shown: int, mark: str) -> dict[str, Any]:
+    more = start + shown < total
+    return {"total": total, "has_more": more, "next_cursor": q.write_cursor(start + shown, mark) if more else None}
+
+
+def _may_see(asking: Asking, row: IncidentRow) -> bool:
+    return asking.principal.sees(row.org or None, row.project or None)
+
+
+def _incident(row: IncidentRow) -> q.IncidentShown:
+    found = {name: getattr(row, name) for name in q.IncidentShown.model_fields}
+    return q.IncidentShown(**{**found, **{name: found[name] or None for name in ("org", "project", "agent")}})
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return value.isoformat() if isinstance(value, date | datetime | time) else str(value)

@@ -1,0 +1,342 @@
+"""The questions over HTTP: JSON under ``/api``, MCP under ``/mcp``, the widget at ``/``, health and metrics.
+
+Here: routes, who shows a token, what an error becomes, and the OpenAPI description made from the list of questions. One gate
+stands before every route, the MCP server's own among them: what is open is named in ``OPEN``, everything else needs a token.
+
+Errors are ``{"error": …}``: 401 no token that counts, 403 the role does not suffice, 422 a bad input, 429 too many requests,
+503 nothing to answer from now, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import anyio.to_thread
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from obs_pipeline.dashboard import questions as q
+from obs_pipeline.dashboard.access import AccessDenied, Gate, NotKnown, Principal, RateLimit, TooMany, digest_of
+from obs_pipeline.dashboard.mcp_server import mcp_server
+from obs_pipeline.dashboard.service import QUESTIONS, UNAVAILABLE, Service
+from obs_pipeline.errors import ObsError
+from obs_pipeline.storage.access_store import AccessStore, SavedView
+
+OPEN: Final = frozenset({"/", "/healthz"})
+"""What is served without a token: a page without data, and that the process lives."""
+
+WIDGET: Final = Path(__file__).parent / "widget" / "index.html"
+"""Where the built page lies, if it was built."""
+
+_LONGEST_BODY: Final = 64 * 1024
+_PRINCIPAL: Final = "obs_principal"
+_NOT_BUILT: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>obs-pipeline</title>
+<body><h1>obs-pipeline</h1><p>The dashboard's page was not built. Build it with <code>make run</code>, or install the wheel.</p>
+<p>The numbers are served as JSON under <code>/api</code>, described in <code>/openapi.json</code>, and to assistants under
+<code>/mcp</code>; each needs a token.</p></body></html>"""
+_PAGE_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class Measures:
+    """What ``/metrics`` tells of this process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        steps = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+        self.seconds = Histogram(
+            "obs_request_seconds", "Seconds a request took.", ["route"], registry=self.registry, buckets=steps
+        )
+        self.requests = Counter(
+            "obs_requests", "Requests by route and status.", ["route", "status"], registry=self.registry
+        )
+        self.cache = Counter("obs_cache_lookups", "Cache look-ups.", ["outcome"], registry=self.registry)
+
+    def looked_up(self, hit: bool) -> None:
+        self.cache.labels("hit" if hit else "miss").inc()
+
+    def served(self, route: str, status: int, seconds: float) -> None:
+        self.requests.labels(route, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
+
+
+class GateMiddleware:
+    """Finds who asks, before every route; measures and, for each token, limits the rate."""
+
+    def __init__(
+        self, app: ASGIApp, gate: Gate, limit: RateLimit, clock: Callable[[], datetime], measures: Measures
+    ) -> None:
+        self._app = app
+        self._gate = gate
+        self._limit = limit
+        self._clock = clock
+        self._measures = measures
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            refused = await self._let_in(scope)
+            await (refused or self._app)(scope, receive, noted)
+        finally:
+            self._measures.served(_route_name(scope["path"]), status, time.perf_counter() - started)
+
+    async def _let_in(self, scope: Scope) -> Response | None:
+        if scope["path"] in OPEN:
+            return None
+        try:
+            token = bearer(Request(scope).headers.get("authorization"))
+            principal = await anyio.to_thread.run_sync(self._gate.principal, token, self._clock())
+            self._limit.take(digest_of(token or ""), self._clock())
+        except ObsError as error:
+            return refusal(error)
+        scope.setdefault("state", {})[_PRINCIPAL] = principal
+        return None
+
+
+def bearer(header: str | None) -> str | None:
+    """The token of an ``Authorization`` header."""
+    scheme, _, token = (header or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def refusal(error: ObsError) -> JSONResponse:
+    """What an error becomes."""
+    told = {"error": str(error)}
+    if isinstance(error, NotKnown):
+        return JSONResponse(told, 401, headers={"WWW-Authenticate": "Bearer"})
+    if isinstance(error, TooMany):
+        return JSONResponse(told, 429, headers={"Retry-After": str(error.retry_after)})
+    if isinstance(error, UNAVAILABLE):
+        return JSONResponse(told, 503, headers={"Retry-After": "5"})
+    return JSONResponse(told, 403 if isinstance(error, AccessDenied) else 422)
+
+
+def http_app(
+    service: Service,
+    gate: Gate,
+    *,
+    clock: Callable[[], datetime],
+    hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+    limit: RateLimit | None = None,
+    version: str = "",
+) -> Starlette:
+    """The whole application. ``hosts`` are the names it may be called by, without port."""
+    measures = Measures()
+    service.count = measures.looked_up
+    mcp = mcp_server(service, lambda context: principal_of(context.request_context.request), version)
+    # The Host check stands before everything, so the transport need not check again.
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    protocol = mcp.streamable_http_app(
+        json_response=True,
+        stateless_http=True,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    described = openapi(version)
+    views = AccessStore(service.ledger)
+
+    async def ask(request: Request) -> Response:
+        question = QUESTIONS[request.path_params["name"]]
+        values = await _body(request) if request.method == "POST" else _query(request)
+        return Response(await service.ask_json(question, values, principal_of(request)), media_type="application/json")
+
+    async def saved(request: Request) -> Response:
+        principal = principal_of(request)
+        if request.method == "GET":
+            found = await anyio.to_thread.run_sync(views.views, principal.org or "")
+            return JSONResponse(
+                {"views": [{"name": one.name, "owner": one.owner, "content": one.content} for one in found]}
+            )
+        principal.require("editor")
+        content = await _body(request)
+        view = SavedView(principal.org or "", request.path_params["name"][:200], principal.name[:200], content, clock())
+        await anyio.to_thread.run_sync(views.save_view, view)
+        return JSONResponse({"saved": view.name})
+
+    async def whoami(request: Request) -> Response:
+        one = principal_of(request)
+        return JSONResponse({"name": one.name, "role": one.role, "org": one.org, "projects": list(one.projects)})
+
+    async def healthz(_request: Request) -> Response:
+        return JSONResponse({"alive": True})
+
+    async def readyz(_request: Request) -> Response:
+        await anyio.to_thread.run_sync(service.ready)
+        return JSONResponse({"ready": True})
+
+    async def told(request: Request) -> Response:
+        principal_of(request).require("analyst")
+        return Response(generate_latest(measures.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def description(_request: Request) -> Response:
+        return JSONResponse(described)
+
+    async def page(_request: Request) -> Response:
+        if WIDGET.exists():
+            return FileResponse(WIDGET, media_type="text/html", headers=_PAGE_HEADERS)
+        return HTMLResponse(_NOT_BUILT, headers=_PAGE_HEADERS)
+
+    @asynccontextmanager
+    async def living(_app: Starlette) -> AsyncIterator[None]:
+        async with protocol.router.lifespan_context(protocol):
+            yield
+        await service.close()
+
+    questions = [Route(f"/api/{name}", _named(ask, name), methods=["GET", "POST"]) for name in QUESTIONS]
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", told),
+            Route("/openapi.json", description),
+            Route("/api/whoami", whoami),
+            Route("/api/views", saved, methods=["GET"]),
+            Route("/api/views/{name}", saved, methods=["PUT"]),
+            *questions,
+            *protocol.routes,
+        ],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+            Middleware(
+                GateMiddleware,
+                gate=gate,
+                limit=limit or RateLimit(per_minute=600, burst=200),
+                clock=clock,
+                measures=measures,
+            ),
+        ],
+        exception_handlers={ObsError: _refuse, HTTPException: _http_error},
+        lifespan=living,
+    )
+
+
+def principal_of(request: Any) -> Principal:
+    """Who was found to be behind a request; without that, nobody gets in."""
+    found = None if request is None else request.scope.get("state", {}).get(_PRINCIPAL)
+    if not isinstance(found, Principal):
+        raise NotKnown("This request came without a token.")
+    return found
+
+
+def openapi(version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 description of the questions."""
+    from pydantic.json_schema import models_json_schema
+
+    asked = [(question.asked, "validation") for question in QUESTIONS.values()]
+    answered = [(question.answer, "serialization") for question in QUESTIONS.values()]
+    refs, definitions = models_json_schema(
+        [*asked, *answered],  # type: ignore[list-item]
+        ref_template="#/components/schemas/{model}",
+    )
+    error = {
+        "description": "It says what is wrong.",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+    paths = {
+        f"/api/{question.name}": {
+            "post": {
+                "operationId": question.name,
+                "summary": question.description,
+                "description": f"Needs the role {question.role}. The same inputs may be sent as a query with GET.",
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": refs[question.asked, "validation"]}},
+                },
+                "responses": {
+                    "200": {
+                        "description": "The answer.",
+                        "content": {"application/json": {"schema": refs[question.answer, "serialization"]}},
+                    },
+                    **dict.fromkeys(("401", "403", "422", "429", "503"), error),
+                },
+            }
+        }
+        for question in QUESTIONS.values()
+    }
+    schemas = {
+        **definitions["$defs"],
+        "Error": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "obs-pipeline", "version": version or "0"},
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "security": [{"token": []}],
+    }
+
+
+def _named(ask: Callable[[Request], Awaitable[Response]], name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def named(request: Request) -> Response:
+        request.scope["path_params"] = {"name": name}
+        return await ask(request)
+
+    return named
+
+
+def _route_name(path: str) -> str:
+    """A label of few values: an unknown path is not a label of its own."""
+    name = path.removeprefix("/api/")
+    if name in QUESTIONS or path in {"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/mcp"}:
+        return name
+    return "other"
+
+
+def _query(request: Request) -> Mapping[str, str]:
+    names = [name for name, _ in request.query_params.multi_items()]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise q.BadQuestion(f"{sorted(repeated)[0]}: it is named more than once.")
+    return dict(request.query_params)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > _LONGEST_BODY:
+            raise q.BadQuestion(f"body: it is longer than {_LONGEST_BODY} bytes.")
+    try:
+        values = json.loads(bytes(body) or b"{}")
+    except (ValueError, RecursionError):
+        raise q.BadQuestion("body: it is not JSON.") from None
+    if not isinstance(values, dict):
+        raise q.BadQuestion("body: send a JSON object.")
+    return values
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ObsError)
+    return refusal(error)
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)

@@ -1,0 +1,253 @@
+"""The lake as the dashboard reads it: one set of versions at a time, the sums of days kept in memory, rows of others left out.
+
+Here: following the newest versions, copying what is asked often, and the one place where a caller's organisation and
+projects are applied. No questions, no wording.
+
+Data files of the lake never change once written, so a copy follows a new version by dropping the files that are gone and
+reading those that are new. A reader works in a transaction of its own: the copy it began with stays as it was, whatever
+versions come meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from obs_pipeline.dashboard.access import Principal
+from obs_pipeline.dashboard.tables import MART_SPEND
+from obs_pipeline.detection.tables import ANOMALIES, BASELINES
+from obs_pipeline.errors import ObsError
+from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
+from obs_pipeline.storage import engine
+from obs_pipeline.storage.lake import PARTITION, DayRange, Lake, LakeTable
+
+FOLLOWED: Final = (MART_SPEND, BASELINES, ANOMALIES, BUDGET_STATUS, EFFECTIVE_POLICIES)
+
+_SUMS: Final = (
+    "calls",
+    "errors",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "saved_tokens",
+    "cost",
+    "list_cost",
+    "cost_bound",
+    "unpriced_calls",
+)
+_SUMMED: Final = ", ".join(
+    f"CAST(sum({name}) AS {'DECIMAL(38, 9)' if 'cost' in name else 'BIGINT'}) AS {name}" for name in _SUMS
+)
+_COPIES: Final[Mapping[str, tuple[LakeTable, str]]] = {
+    "spend_day": (
+        MART_SPEND,
+        f"SELECT dt, org, project, team, agent, provider, model, {', '.join(_SUMS)} FROM files WHERE grain = 'day'",
+    ),
+    "spend_hour": (
+        MART_SPEND,
+        f"SELECT dt, time, org, project, team, {_SUMMED} FROM files WHERE grain = 'hour' GROUP BY ALL",
+    ),
+    "anomalies": (ANOMALIES, "SELECT * FROM files"),
+}
+
+
+class NotReady(ObsError):
+    """There is nothing to answer from yet, or the lake cannot be read now; the message says why."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """One set of versions. ``files`` are each table's data files by day, oldest first."""
+
+    versions: Mapping[str, int]
+    files: Mapping[str, tuple[tuple[date, str], ...]]
+
+    @property
+    def mark(self) -> str:
+        return ",".join(f"{name}={version}" for name, version in sorted(self.versions.items()))
+
+    @property
+    def days(self) -> DayRange | None:
+        held = self.files.get(MART_SPEND.name)
+        return DayRange(held[0][0], held[-1][0]) if held else None
+
+
+class Reader:
+    """Asks one pinned set of versions on behalf of one caller. Every row that it shows is the caller's own."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, pinned: Pinned, principal: Principal) -> None:
+        self._cursor = cursor
+        self.pinned = pinned
+        self._own = _own_rows(principal)
+        for name in _COPIES:
+            cursor.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM memory.main."{name}" WHERE {self._own}')
+
+    def show(self, table: LakeTable, days: DayRange, *, name: str | None = None) -> None:
+        """Make the caller's rows of some days of a table a view, read from the files."""
+        files = [file for day, file in self.pinned.files.get(table.name, ()) if day in days]
+        view = name or table.name
+        if not files:
+            self._cursor.register(f"_{view}", table.schema.empty_table())
+            origin = f'"_{view}"'
+        else:
+            origin = _scan(files)
+        self._cursor.execute(f'CREATE OR REPLACE TEMP VIEW "{view}" AS SELECT * FROM {origin} WHERE {self._own}')
+
+    def newest_day(self, table: LakeTable) -> DayRange | None:
+        held = self.pinned.files.get(table.name)
+        return DayRange(held[-1][0], held[-1][0]) if held else None
+
+    def rows(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Every row of a query, by column."""
+        found: pa.Table = self._cursor.sql(query, params=dict(values or {})).to_arrow_table()
+        rows: list[dict[str, Any]] = found.to_pylist()
+        return rows
+
+
+class Snapshot:
+    """Follows the lake. One a process; safe across threads.
+
+    ``look_again`` is for how many seconds a look at the versions serves those who ask at the same time.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        *,
+        memory_limit: str = "1200MB",
+        threads: int = 2,
+        scratch: Path | None = None,
+        look_again: float = 0.0,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lake = lake
+        self._look_again = look_again
+        self._ticks = ticks
+        self._looked = -math.inf
+        self._lock = threading.Lock()
+        self._opened: dict[str, Any] = {}
+        self._held: dict[str, set[str]] = {name: set() for name in _COPIES}
+        self._pinned = Pinned({}, {})
+        self._connection = duckdb.connect(":memory:")
+        engine.configure(self._connection, memory_limit=memory_limit, threads=threads, scratch=scratch)
+        for name, (table, query) in _COPIES.items():
+            self._connection.register("files", table.schema.empty_table())
+            self._connection.execute(
+                f'CREATE TABLE "{name}" AS SELECT CAST(NULL AS VARCHAR) AS file, * FROM ({query}) LIMIT 0'
+            )
+            self._connection.unregister("files")
+
+    def follow(self) -> Pinned:
+        """The newest versions, copied.
+
+        Raises:
+            NotReady: nothing was computed yet, or the lake cannot be read.
+        """
+        with self._lock:
+            return self._follow()
+
+    @contextmanager
+    def reading(self, principal: Principal) -> Iterator[Reader]:
+        """A reader for one answer, on a cursor of its own.
+
+        Raises:
+            NotReady: nothing was computed yet, or the lake cannot be read.
+        """
+        with self._lock:
+            pinned = self._follow()
+            cursor = self._connection.cursor()
+            cursor.execute("BEGIN TRANSACTION")
+            # The transaction's view of the tables begins with the first look at them, not with BEGIN.
+            for name in _COPIES:
+                cursor.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchall()
+        try:
+            yield Reader(cursor, pinned, principal)
+        except duckdb.IOException as error:
+            raise NotReady(f"A file of the lake cannot be read now: {error}") from error
+        finally:
+            cursor.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _follow(self) -> Pinned:
+        now = self._ticks()
+        if now - self._looked < self._look_again:
+            return self._pinned
+        versions = {table.name: version for table in FOLLOWED if (version := self._newest(table)) is not None}
+        if MART_SPEND.name not in versions:
+            raise NotReady(f"There is no usage in the lake at {self._lake.root} yet. Run: obs-pipeline batch")
+        if versions != self._pinned.versions:
+            files = {table.name: self._files(table) for table in FOLLOWED if table.name in versions}
+            self._copy(files)
+            self._pinned = Pinned(versions, files)
+        self._looked = now
+        return self._pinned
+
+    def _newest(self, table: LakeTable) -> int | None:
+        held = self._opened.get(table.name)
+        if held is None:
+            held = self._lake.open(table)
+            if held is None:
+                return None
+            self._opened[table.name] = held
+        try:
+            held.update_incremental()
+        except Exception as error:
+            del self._opened[table.name]
+            raise NotReady(f"The table {table.name} of the lake cannot be read now: {error}") from error
+        return int(held.version())
+
+    def _files(self, table: LakeTable) -> tuple[tuple[date, str], ...]:
+        actions = pa.table(self._opened[table.name].get_add_actions(flatten=True))
+        if actions.num_rows == 0:
+            return ()
+        days, paths = actions[f"partition.{PARTITION}"].to_pylist(), actions["path"].to_pylist()
+        return tuple(sorted((day, f"{self._lake.uri(table)}/{path}") for day, path in zip(days, paths, strict=True)))
+
+    def _copy(self, files: Mapping[str, tuple[tuple[date, str], ...]]) -> None:
+        copied = {name: {file for _, file in files.get(table.name, ())} for name, (table, _) in _COPIES.items()}
+        self._connection.execute("BEGIN TRANSACTION")
+        try:
+            for name, (_, query) in _COPIES.items():
+                if gone := self._held[name] - copied[name]:
+                    self._connection.execute(f'DELETE FROM "{name}" WHERE list_contains(?, file)', [sorted(gone)])
+                for file in sorted(copied[name] - self._held[name]):
+                    rows = f"SELECT ? AS file, * FROM ({query.replace('FROM files', f'FROM {_scan([file])}')})"
+                    self._connection.execute(f'INSERT INTO "{name}" BY NAME {rows}', [file])
+            self._connection.execute("COMMIT")
+        except duckdb.Error as error:
+            self._connection.execute("ROLLBACK")
+            raise NotReady(f"The lake cannot be read now: {error}") from error
+        self._held = copied
+
+
+def _scan(files: list[str]) -> str:
+    listing = ", ".join(_text(file) for file in files)
+    return f"read_parquet([{listing}], hive_partitioning = true, hive_types = {{'{PARTITION}': DATE}}, union_by_name = true)"
+
+
+def _own_rows(principal: Principal) -> str:
+    """The condition that every row shown to a caller meets: its organisation, its projects."""
+    conditions = ["true"]
+    if principal.org is not None:
+        conditions.append(f"org = {_text(principal.org)}")
+    if principal.projects:
+        conditions.append(f"project IN ({', '.join(map(_text, principal.projects))})")
+    return " AND ".join(conditions)
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
