@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from obs_pipeline.settings import Settings, get_settings
 from obs_pipeline.storage import engine
 from obs_pipeline_tests.command_line import CommandLine
+
+# What is printed must not depend on the terminal that the tests happen to run in.
+os.environ["COLUMNS"] = "200"
 
 
 @pytest.fixture

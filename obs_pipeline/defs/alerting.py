@@ -22,6 +22,7 @@ from obs_pipeline.alerting.records import notification_of
 from obs_pipeline.alerting.routes import RoutesError
 from obs_pipeline.alerting.wording import Chart
 from obs_pipeline.clock import utc_now
+from obs_pipeline.defs import checks
 from obs_pipeline.defs.incident_chart import incident_chart
 from obs_pipeline.defs.resources import BatchLimits, EngineResource, LakeResource, LedgerResource
 from obs_pipeline.defs.stories import markdown_table
@@ -93,14 +94,7 @@ def due_alerts_sensor(
     kinds={"sqlite"},
     description="How well alerting itself is: delivery time, success by channel, what is parked, who is silent. The last "
     "seven days.",
-    check_specs=[
-        dg.AssetCheckSpec("delivery_is_quick", asset="alert_health", description="95 % are sent within five minutes."),
-        dg.AssetCheckSpec(
-            "channels_succeed", asset="alert_health", description="95 % of a channel's attempts succeed."
-        ),
-        dg.AssetCheckSpec("nothing_is_parked", asset="alert_health", description="No channel refused a message."),
-        dg.AssetCheckSpec("the_daemon_is_alive", asset="alert_health", description="Due messages are looked for."),
-    ],
+    check_specs=checks.specs("alert_health"),
 )
 def alert_health(ledger: LedgerResource) -> dg.MaterializeResult:
     """The figures as metadata, judged by four checks that warn."""

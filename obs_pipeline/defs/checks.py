@@ -81,6 +81,12 @@ CHECKS: Final[Mapping[str, tuple[Guard, ...]]] = {
         _UNIQUE,
         _SCHEMA,
     ),
+    "alert_health": (
+        Guard("delivery_is_quick", "95 % are sent within five minutes.", blocking=False),
+        Guard("channels_succeed", "95 % of a channel's attempts succeed.", blocking=False),
+        Guard("nothing_is_parked", "No channel refused a message.", blocking=False),
+        Guard("the_daemon_is_alive", "Due messages are looked for.", blocking=False),
+    ),
 }
 
 

@@ -19,15 +19,36 @@ import pyarrow as pa
 from obs_pipeline.policy.effective import Conflict, EffectivePolicy
 from obs_pipeline.policy.eras import Era, eras
 from obs_pipeline.policy.provenance import SourcedPolicy
+from obs_pipeline.policy.resolution import PolicySet
 from obs_pipeline.policy.schema import Place
 from obs_pipeline.policy.spend import spend_between, used_places
 from obs_pipeline.policy.status import budget_history, hours_to_split, spend_span
 from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES, as_table, effective_rows, status_rows
 from obs_pipeline.policy.windows import Window
 from obs_pipeline.storage.lake import DayRange, Lake
+from obs_pipeline.usage.tables import USAGE_HOURLY
 
 LOOK_BACK_DAYS: Final = 40
 """How long before a day a place must have been used to have a policy on that day without one being written for it."""
+
+_ROWS_OF_DAYS: Final = f"""
+    era_days JOIN era_rows ON era_rows.era = era_days.era
+    WHERE EXISTS (
+        SELECT 1 FROM written_for AS place
+        WHERE place.era = era_days.era AND place.org = era_rows.org
+            AND place.project IS NOT DISTINCT FROM era_rows.project AND place.agent IS NOT DISTINCT FROM era_rows.agent
+    ) OR EXISTS (
+        SELECT 1 FROM (
+            SELECT DISTINCT day.dt, used.org, used.project, used.agent
+            FROM era_days AS day JOIN (SELECT DISTINCT dt, org, project, agent FROM usage_hourly) AS used
+                ON used.dt BETWEEN day.dt - {LOOK_BACK_DAYS} AND day.dt
+        ) AS lately
+        WHERE lately.dt = era_days.dt AND lately.org = era_rows.org
+            AND (era_rows.project IS NULL OR lately.project = era_rows.project)
+            AND (era_rows.agent IS NULL OR lately.agent = era_rows.agent)
+    )
+"""
+"""A day's rows depend on that day and those before it alone, not on the range that happens to be computed with it."""
 
 Held = Callable[[datetime], Sequence[SourcedPolicy]]
 
@@ -83,8 +104,10 @@ def build_effective(connection: duckdb.DuckDBPyConnection, lake: Lake, found: St
         return
     connection.register("era_rows", pa.concat_tables(tables))
     connection.register("era_days", pa.table({"dt": pa.array(days, pa.date32()), "era": pa.array(numbers, pa.int64())}))
-    columns = ", ".join("era_days.dt" if name == "dt" else name for name in EFFECTIVE_POLICIES.schema.names)
-    query = f"SELECT {columns} FROM era_days JOIN era_rows ON era_rows.era = era_days.era"
+    connection.register("written_for", _written_for(found.eras))
+    lake.view(connection, USAGE_HOURLY, found.days.widened(before=LOOK_BACK_DAYS))
+    columns = ", ".join(f"era_{'days' if name == 'dt' else 'rows'}.{name}" for name in EFFECTIVE_POLICIES.schema.names)
+    query = f"SELECT {columns} FROM {_ROWS_OF_DAYS}"
     lake.replace(EFFECTIVE_POLICIES, found.days, lambda _version: connection.sql(query))
 
 
@@ -100,6 +123,19 @@ def build_status(connection: duckdb.DuckDBPyConnection, lake: Lake, found: Stand
         dated = ((day, row) for row in history for day in found.days_at(row[0]))
         rows = as_table(BUDGET_STATUS, (one for day, row in dated for one in status_rows(day, [row])))
     lake.replace(BUDGET_STATUS, found.days, lambda _version: rows)
+
+
+def _written_for(found: Sequence[Era]) -> pa.Table:
+    """The places that have a policy of their own, and those above them, in each era."""
+    rows = [
+        (number, *step)
+        for number, era in enumerate(found)
+        for step in {step for place in PolicySet(era.policies).places for step in place.chain}
+    ]
+    names = ("era", "org", "project", "agent")
+    types = (pa.int64(), pa.string(), pa.string(), pa.string())
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, types, strict=True)], names=names)
 
 
 def _stated(era: Era) -> list[EffectivePolicy]:

@@ -17,7 +17,7 @@ from obs_pipeline.settings import Settings, get_settings
 from obs_pipeline_tests.command_line import SAMPLE, CommandLine
 from obs_pipeline_tests.usage_files import usage_rows, write_jsonl
 
-COMMANDS = ("ingest", "batch", "anomalies", "explain", "simulate", "detect", "doctor", "ui")
+COMMANDS = ("ingest", "batch", "anomalies", "explain", "simulate", "detect", "doctor", "serve", "mcp", "ui")
 
 
 def test_every_command_is_known():
@@ -131,7 +131,7 @@ def test_a_broken_ledger_is_told_once_and_no_file_is_blamed(run: Run, settings: 
     assert_one_message(said, "The ledger at sqlite")
     assert "refused" not in said.flat
     assert_one_message(run("batch"), "The ledger at sqlite")
-    found = {one["what"]: one for one in json.loads(run("doctor", "detect", "--json").out)}
+    found = {one["what"]: one for one in json.loads(run("doctor", "--json").out)}
     assert found["ledger"]["state"] == "broken"
 
 
@@ -139,7 +139,7 @@ def test_a_broken_table_is_named_by_the_doctor(run: Run, settings: Settings):
     log = settings.home / "lake" / "usage_daily" / "_delta_log"
     log.mkdir(parents=True)
     (log / "00000000000000000000.json").write_text("{broken")
-    said = run("doctor", "detect", "--json")
+    said = run("doctor", "--json")
     assert said.code == 3
     assert {one["what"]: one["state"] for one in json.loads(said.out)}["table usage_daily"] == "broken"
 

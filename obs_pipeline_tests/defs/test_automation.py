@@ -191,7 +191,7 @@ def test_a_failed_run_becomes_one_alert_however_often_it_is_looked_at(
         dagster_instance=instance,
         dagster_run=result.dagster_run,
         dagster_event=failure,
-        resources={"ledger": resources_from(settings)["ledger"]},
+        resources={name: resources_from(settings)[name] for name in ("ledger", "limits")},
     ).for_run_failure()
     for _ in range(2):
         automation.failed_run_alert(context)
@@ -231,7 +231,7 @@ def test_a_day_without_any_usage_is_computed_without_complaint(settings: Setting
     heard: list[str] = []
     run = run_daily_batch(settings, DayRange(MONDAY, MONDAY), lambda step, _chunk, _days: heard.append(step))
     assert [check for check in run.failed_checks if check.blocking] == []
-    assert len(heard) == 8
+    assert len(heard) == 11
     with open_instance(settings) as instance:
         keys = instance.get_materialized_partitions(dg.AssetKey("mart_spend"))
     assert keys == {"2026-03-02"}
