@@ -149,16 +149,16 @@ def _show_worst(worst: list[Anomaly], result: BatchResult) -> None:
 
 def _show_budgets(workspace: Workspace, run: BatchRun) -> None:
     from obs_pipeline.dashboard import queries
-    from obs_pipeline.policy.files import load_policies
+    from obs_pipeline.policy.in_force import PoliciesOverTime
+    from obs_pipeline.storage.policy_store import PolicyStore
 
-    loaded = load_policies(workspace.settings.policies)
-    for problem in loaded.problems:
+    known = PoliciesOverTime(workspace.settings.policies, PolicyStore(workspace.ledger))
+    for problem in known.files.problems:
         out.print(f"[yellow]policy[/] {text(problem)}")
     at = datetime.combine(run.days.last, time.max)
+    held = known.at(at).policies
     with workspace.engine() as connection:
-        stated = [
-            one for one in queries.budgets(connection, workspace.lake, loaded.policies, at) if one.set_at == one.scope
-        ]
+        stated = [one for one in queries.budgets(connection, workspace.lake, held, at) if one.set_at == one.scope]
     if not stated:
         out.print("No budget is set for what was used. [dim]Budgets are files under policies/.[/]")
         return
@@ -191,6 +191,8 @@ def _show_next(worst: list[Anomaly]) -> None:
         lines.append(f"  obs-pipeline explain {worst[0].id}   [dim]take the worst one apart[/]")
     lines += [
         "  obs-pipeline anomalies --severity critical   [dim]all of them, filtered[/]",
+        "  obs-pipeline alerts list   [dim]what is open, and who was told[/]",
+        "  obs-pipeline serve   [dim]the same numbers over HTTP and MCP[/]",
         "  make ui   [dim]the graph, every day's story and its checks, in Dagster[/]",
     ]
     out.print("\n".join(lines))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import typer
@@ -59,6 +60,7 @@ def _examine(workspace: Workspace) -> Iterator[Examination]:
     if ledger.state == "ok" and all(one.state != "broken" for one in lake):
         yield from _sources(workspace)
         yield _pending(workspace)
+        yield from _messages(workspace)
         yield _refused(workspace)
         yield _alerts(workspace)
 
@@ -78,10 +80,16 @@ def _home(workspace: Workspace) -> Examination:
 
 
 def _policies(workspace: Workspace) -> Iterator[Examination]:
+    from obs_pipeline.alerting.routes import load_routes
     from obs_pipeline.detection.config import load_detection_config
     from obs_pipeline.usage.pricing import PriceBook
 
-    for name, load in (("prices.yaml", PriceBook.load), ("detection.yaml", load_detection_config)):
+    readers: dict[str, Callable[[Path], object]] = {
+        "prices.yaml": PriceBook.load,
+        "detection.yaml": load_detection_config,
+        "routes.yaml": load_routes,
+    }
+    for name, load in readers.items():
         path = workspace.settings.policies / name
         if not path.exists():
             yield Examination(name, "look", f"{path} is missing", "The built-in defaults are used.")
@@ -135,6 +143,26 @@ def _sources(workspace: Workspace) -> Iterator[Examination]:
             yield Examination(f"source {source.source}", "look", found, mend)
         else:
             yield Examination(f"source {source.source}", "ok", found)
+
+
+def _messages(workspace: Workspace) -> Iterator[Examination]:
+    from obs_pipeline.alerting.health import WINDOW, health
+    from obs_pipeline.storage.alert_store import AlertStore
+
+    store, now = AlertStore(workspace.ledger), utc_now()
+    found = health(
+        store.outbox(), store.deliveries(now - WINDOW), store.heartbeats(), store.feedback(now - WINDOW), now
+    )
+    for row in found.parked[:5]:
+        mend = "Mend the receiver in policies/routes.yaml, or what it points to."
+        yield Examination(f"message to {row.receiver}", "look", f"given up: {row.detail}", mend)
+    if found.waiting and found.silent:
+        waits = (
+            f"{found.waiting} wait, the oldest for {found.oldest_waiting.total_seconds() / 60:.0f} min; nobody sends"
+        )
+        yield Examination("messages", "look", waits, "Start the daemon: make ui, or dagster-daemon run.")
+    else:
+        yield Examination("messages", "ok", f"{found.waiting} wait, {len(found.parked)} given up")
 
 
 def _pending(workspace: Workspace) -> Examination:

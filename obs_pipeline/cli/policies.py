@@ -37,7 +37,9 @@ app: Final = typer.Typer(
     no_args_is_help=True,
 )
 audit: Final = typer.Typer(
-    name="audit", help="Who changed which policy when, and proof that nothing of it was altered.", no_args_is_help=True
+    name="audit",
+    help="Who changed which policy when, and proof that nothing of it was altered. Without a command: the list.",
+    invoke_without_command=True,
 )
 app.add_typer(audit)
 
@@ -64,6 +66,7 @@ def _moment(name: str, says: str) -> Any:
 
 Since = Annotated[datetime | None, _moment("--since", "From this moment on")]
 Until = Annotated[datetime | None, _moment("--until", "Before this moment")]
+OfPolicy = Annotated[str | None, typer.Option("--policy", help="Only this policy.")]
 
 
 @app.command()
@@ -179,11 +182,25 @@ def applied(
     _more(len(versions))
 
 
+@audit.callback()
+def audit_log(
+    context: typer.Context,
+    since: Since = None,
+    until: Until = None,
+    policy: OfPolicy = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Who changed which policy when, and proof that nothing of it was altered. Without a command: the list."""
+    if context.invoked_subcommand is None:
+        list_entries(since, until, policy, limit, as_json)
+
+
 @audit.command("list")
 def list_entries(
     since: Since = None,
     until: Until = None,
-    policy: Annotated[str | None, typer.Option("--policy", help="Only this policy.")] = None,
+    policy: OfPolicy = None,
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:

@@ -194,6 +194,7 @@ def test_the_audit_log_by_policy_and_span(obs: Run, folder: Path):
     obs("sync", "--author", "bob")
     entries = told(obs("audit", "list", "--policy", "bot", "--json"))
     assert [(each["action"], each["actor"]) for each in entries] == [("update", "bob"), ("create", "ann")]
+    assert told(obs("audit", "--policy", "bot", "--json")) == entries
     assert told(obs("audit", "list", "--since", "2999-01-01", "--json")) == []
     assert told(obs("audit", "list", "--until", "2020-01-01", "--json")) == []
     assert "budgets.cost.daily.limit: 5 → 9" in obs("audit", "list").flat
