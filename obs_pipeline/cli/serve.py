@@ -58,7 +58,7 @@ def serve(
     hosts = ["127.0.0.1", "localhost", "[::1]", host, *(name or [])]
     limit = RateLimit(per_minute, burst=max(per_minute // 3, 10))
     app = http_app(service, gate, clock=utc_now, hosts=hosts, limit=limit, version=_version())
-    out.print(f"The dashboard opens at [bold]http://{host}:{port}/[/]; assistants connect to http://{host}:{port}/mcp.")
+    out.print(f"The numbers are at [bold]http://{host}:{port}/api[/]; assistants connect to http://{host}:{port}/mcp.")
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
 
 

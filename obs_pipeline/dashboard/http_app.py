@@ -44,7 +44,7 @@ WIDGET: Final = Path(__file__).parent / "widget" / "index.html"
 _LONGEST_BODY: Final = 64 * 1024
 _PRINCIPAL: Final = "obs_principal"
 _NOT_BUILT: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>obs-pipeline</title>
-<body><h1>obs-pipeline</h1><p>The dashboard's page was not built. Build it with <code>make run</code>, or install the wheel.</p>
+<body><h1>obs-pipeline</h1><p>This version has no page of its own yet.</p>
 <p>The numbers are served as JSON under <code>/api</code>, described in <code>/openapi.json</code>, and to assistants under
 <code>/mcp</code>; each needs a token.</p></body></html>"""
 _PAGE_HEADERS: Final = {

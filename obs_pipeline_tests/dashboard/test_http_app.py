@@ -128,7 +128,7 @@ def test_the_page_says_how_to_build_it_or_is_the_built_one(
     from obs_pipeline.dashboard import http_app as module
 
     monkeypatch.setattr(module, "WIDGET", tmp_path / "index.html")
-    assert "make run" in client.get("/").text
+    assert "no page of its own yet" in client.get("/").text
     (tmp_path / "index.html").write_text("<p>built</p>")
     answered = client.get("/")
     assert answered.text == "<p>built</p>"
