@@ -146,7 +146,7 @@ def _sources(workspace: Workspace) -> Iterator[Examination]:
 
 
 def _messages(workspace: Workspace) -> Iterator[Examination]:
-    from obs_pipeline.alerting.health import WINDOW, health
+    from obs_pipeline.alerting.health import QUICK, WINDOW, health
     from obs_pipeline.storage.alert_store import AlertStore
 
     store, now = AlertStore(workspace.ledger), utc_now()
@@ -156,7 +156,7 @@ def _messages(workspace: Workspace) -> Iterator[Examination]:
     for row in found.parked[:5]:
         mend = "Mend the receiver in policies/routes.yaml, or what it points to."
         yield Examination(f"message to {row.receiver}", "look", f"given up: {row.detail}", mend)
-    if found.waiting and found.silent:
+    if found.oldest_waiting > QUICK and found.silent:
         waits = (
             f"{found.waiting} wait, the oldest for {found.oldest_waiting.total_seconds() / 60:.0f} min; nobody sends"
         )
