@@ -24,6 +24,7 @@ from obs_pipeline.alerting.wording import Chart
 from obs_pipeline.clock import utc_now
 from obs_pipeline.defs import checks
 from obs_pipeline.defs.incident_chart import incident_chart
+from obs_pipeline.defs.instance import is_running
 from obs_pipeline.defs.resources import BatchLimits, EngineResource, LakeResource, LedgerResource
 from obs_pipeline.defs.stories import markdown_table
 from obs_pipeline.storage.alert_store import AlertStore
@@ -83,7 +84,7 @@ def due_alerts_sensor(
     store.beat(SENSOR, now)
     if not store.has_due(now) and not _would_decide(store, Path(limits.policies) / "routes.yaml", now):
         return dg.SkipReason("No message is due.")
-    if _is_sending(context.instance, now):
+    if is_running(context.instance, deliver_alerts.name, since=now - STUCK_AFTER):
         return dg.SkipReason("Messages are being sent.")
     return dg.RunRequest()
 
@@ -129,17 +130,6 @@ def _would_decide(store: AlertStore, routes: Path, now: datetime) -> bool:
     except RoutesError:
         return False
     return bool(preview(store, in_force.routes, now).notifications)
-
-
-def _is_sending(instance: dg.DagsterInstance, now: datetime) -> bool:
-    active: list[Any] = [
-        dg.DagsterRunStatus.QUEUED,
-        dg.DagsterRunStatus.NOT_STARTED,
-        dg.DagsterRunStatus.STARTING,
-        dg.DagsterRunStatus.STARTED,
-    ]
-    since = dg.RunsFilter(job_name=deliver_alerts.name, statuses=active, created_after=now - STUCK_AFTER)
-    return bool(instance.get_runs(since, limit=1))
 
 
 def _metadata(found: AlertHealth) -> dict[str, Any]:

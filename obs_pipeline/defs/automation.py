@@ -7,13 +7,14 @@ import json
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 
 from obs_pipeline.clock import utc_now
 from obs_pipeline.defs.batch import close_killed_batches
 from obs_pipeline.defs.incident_assets import failed_job, tell
+from obs_pipeline.defs.instance import is_running
 from obs_pipeline.defs.partitions import range_tags
 from obs_pipeline.defs.resources import BatchLimits, LakeResource, LedgerResource
 from obs_pipeline.settings import get_settings
@@ -65,7 +66,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, limits: BatchLimits) -> 
     present = inbox.fingerprint()
     complete = sorted(name for name, status in present.items() if seen.get(name) == status)
     cursor = json.dumps(present, sort_keys=True)
-    if not complete or _is_running(context, "land_usage"):
+    if not complete or is_running(context.instance, "land_usage"):
         return dg.SensorResult(
             cursor=cursor, skip_reason=f"{len(present)} files wait, {len(complete)} of them fully written."
         )
@@ -88,7 +89,7 @@ def touched_days_sensor(
     if not due.pending:
         return dg.SkipReason("Every landed event has been computed.")
     close_killed_batches(context.instance, Path(limits.scratch))
-    if _is_running(context, "daily_batch"):
+    if is_running(context.instance, "daily_batch"):
         return dg.SkipReason("A batch is under way.")
     requests = [
         dg.RunRequest(run_key=f"touched:{days.first}:{days.last}:{due.newest_landing}", tags=range_tags(days))
@@ -151,13 +152,3 @@ def _failed_lately(context: dg.SensorEvaluationContext, job: str) -> bool:
     if not newest or newest[0].dagster_run.status != dg.DagsterRunStatus.FAILURE:
         return False
     return (newest[0].end_time or 0) > time.time() - PAUSE_AFTER_FAILURE_SECONDS
-
-
-def _is_running(context: dg.SensorEvaluationContext, job: str) -> bool:
-    active: list[Any] = [
-        dg.DagsterRunStatus.QUEUED,
-        dg.DagsterRunStatus.NOT_STARTED,
-        dg.DagsterRunStatus.STARTING,
-        dg.DagsterRunStatus.STARTED,
-    ]
-    return bool(context.instance.get_runs(dg.RunsFilter(job_name=job, statuses=active), limit=1))

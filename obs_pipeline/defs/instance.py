@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,3 +79,14 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     """The persistent instance, as the page and the daemon see it."""
     os.environ.update(environment(settings))
     return dg.DagsterInstance.get()
+
+
+def is_running(instance: dg.DagsterInstance, job: str, since: datetime | None = None) -> bool:
+    """Whether a run of the job waits or is under way; of those created after ``since`` (UTC) when it is given."""
+    active: list[Any] = [
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+    ]
+    return bool(instance.get_runs(dg.RunsFilter(job_name=job, statuses=active, created_after=since), limit=1))
