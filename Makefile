@@ -42,6 +42,7 @@ snapshot: $(VENV)/.installed-dev ## Rewrite the committed snapshot of the asset 
 	@$(BIN)/python -m obs_pipeline_tests.defs.graph_snapshot
 
 lock: $(VENV)/.bootstrap ## Resolve the dependencies anew, exact and with hashes
+	@$(BIN)/uv pip compile -q --group bootstrap --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements-bootstrap.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -c requirements.lock -o requirements-dev.lock
 
