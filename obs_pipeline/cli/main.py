@@ -7,6 +7,7 @@ Exit codes: 0 done · 1 the batch failed · 2 wrong use or bad input · 3 done, 
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import traceback
@@ -80,6 +81,8 @@ def run() -> None:
 
 
 def _keep_traceback() -> Path:
-    path = Path(tempfile.gettempdir()) / "obs-pipeline-error.txt"
-    path.write_text(traceback.format_exc())
-    return path
+    # A file of its own, readable by its owner alone: a traceback may quote what was being read.
+    handle, name = tempfile.mkstemp(prefix="obs-pipeline-error-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(traceback.format_exc())
+    return Path(name)

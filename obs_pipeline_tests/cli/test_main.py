@@ -161,11 +161,13 @@ def test_a_fault_of_the_program_is_told_as_such(run: Run, monkeypatch: pytest.Mo
         raise RuntimeError("the unforeseen")
 
     monkeypatch.setattr(main, "app", broken)
-    monkeypatch.setattr(main.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(main.tempfile, "tempdir", str(tmp_path))
     said = run("doctor")
     assert said.code == 70
     assert "the unforeseen" in said.err
-    assert "RuntimeError" in (tmp_path / "obs-pipeline-error.txt").read_text()
+    (kept,) = tmp_path.glob("obs-pipeline-error-*.txt")
+    assert "RuntimeError" in kept.read_text()
+    assert kept.stat().st_mode & 0o077 == 0
 
 
 def test_simulated_usage_lands_whole(run: Run, tmp_path: Path):

@@ -64,16 +64,6 @@ def _rows_of_format(path: Path, mapping: SourceMapping, limits: Limits) -> RawRo
     return _csv(path, mapping, limits) if form == "csv" else _jsonl(path, mapping, limits)
 
 
-def missing_columns(path: Path, mapping: SourceMapping) -> tuple[str, ...]:
-    """The fields of the mapping for which a CSV or Parquet file has no column. JSON lines say nothing in advance."""
-    layout = raw_rows(path, mapping, Limits()).layout
-    return tuple(
-        field
-        for field, column in mapping.columns.items()
-        if column.paths and not any(layout.place(path) for path in column.paths)
-    )
-
-
 def _nothing(why: BrokenRow | None = None) -> RawRows:
     nothing = pa.table({"row_number": pa.array([], pa.int64())})
     return RawRows(ColumnLayout(pa.schema([]), ()), iter([(nothing, (why,))] if why else []))

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from obs_pipeline.usage.quality import REASONS
-from obs_pipeline.usage.sources.reading import missing_columns
 from obs_pipeline_tests.usage.sources.reading_whole import TIME, landed, mapping_of, reasons, rows_of
 
 
@@ -160,14 +159,6 @@ def test_a_refused_row_keeps_whatever_could_be_read(tmp_path: Path):
         None,
         5,
         "x",
-    )
-
-
-def test_a_column_that_a_mapping_expects_and_a_file_does_not_have_is_named(tmp_path: Path):
-    path = tmp_path / "a.csv"
-    path.write_text(f"event_time,model\n{TIME},m\n")
-    assert missing_columns(path, mapping_of({"model": ["x", "model"], "agent": "bot", "org": {"const": "a"}})) == (
-        "agent",
     )
 
 
