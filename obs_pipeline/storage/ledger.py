@@ -345,7 +345,7 @@ class Ledger:
 
 _READ_ONLY: Final = {"only_reads": True}
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 """The newest migration; a test holds it against the migrations folder."""
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from obs_pipeline.storage import alert_store, policy_store
+from obs_pipeline.storage import alert_store, anomaly_labels, policy_store
 from obs_pipeline.storage.ledger import Ledger, landed_days, landed_files, settled_days
 
 _NEWEST: Final = (
@@ -23,6 +23,7 @@ _NEWEST: Final = (
     alert_store.alert_deliveries.c.number,
     alert_store.alert_silences.c.ends_at,
     alert_store.alert_feedback.c.number,
+    anomaly_labels.anomaly_labels.c.number,
     policy_store.policy_revisions.c.revision,
 )
 

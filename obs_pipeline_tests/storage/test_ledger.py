@@ -30,6 +30,7 @@ def test_the_schema_in_the_code_is_the_schema_the_migrations_make(ledger: Ledger
 
     import obs_pipeline.storage.access_store
     import obs_pipeline.storage.alert_store
+    import obs_pipeline.storage.anomaly_labels
     import obs_pipeline.storage.policy_store
     import obs_pipeline.storage.source_positions  # noqa: F401
 
