@@ -8,7 +8,7 @@ range at once gives identical tables. No files, no clock, no settings but those 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from obs_pipeline.detection import metrics, scoring
 from obs_pipeline.detection.config import GRAINS, METRICS, AnomalyDetectionConfig, Grain, Metric
 from obs_pipeline.detection.explain import EXPLAINED_BY_CALLS, Evidence, Finding, explain
 from obs_pipeline.detection.judging import Judged, judge
+from obs_pipeline.detection.known import NOTHING, Known, Planned, asked, not_learned, planned
 from obs_pipeline.detection.models import (
     BASELINE_SCHEMA,
     SEVERITIES,
@@ -55,12 +56,17 @@ class Detection:
 
 @dataclass(frozen=True)
 class _Block:
-    """One metric at one grain, judged. Arrays are (series, point, tested day)."""
+    """One metric at one grain, judged. Arrays are (series, point, tested day).
+
+    ``asked`` (series, tested day) is by how much more than usual a value must deviate, after what people said.
+    """
 
     panel: Panel
     grain: Grain
     metric: Metric
     judged: Judged
+    planned: Planned | None
+    asked: Floats
 
     @property
     def lookback(self) -> int:
@@ -103,18 +109,20 @@ def detect_anomalies(
     days: tuple[date, date],
     config: AnomalyDetectionConfig,
     evidence: Callable[[pa.Table], pa.Table] | None = None,
+    known: Known = NOTHING,
 ) -> Detection:
     """Baselines and anomalies of the days ``days[0]`` … ``days[1]`` (inclusive, UTC).
 
     ``hourly`` and ``daily`` are usage by series, as ``sql/series_hourly.sql`` and ``sql/series_daily.sql`` sum it, from
     ``config.history_days`` before the first day on; earlier and later rows are ignored, missing ones are unknown.
     ``evidence`` answers for series and days (``MOMENT_SCHEMA``, each once) with their worst single calls, as
-    ``sql/evidence.sql`` finds them; with it the reasons name calls. Disabled detection gives empty tables.
+    ``sql/evidence.sql`` finds them; with it the reasons name calls. ``known`` is what people said, beforehand and of
+    earlier anomalies. Disabled detection gives empty tables.
     """
     tables: dict[Grain, pa.Table] = {"day": daily, "hour": hourly}
     blocks = [
-        _Block(panel, grain, metric, judge(panel, metric, grain, config))
-        for grain, panel in _panels(tables, days, config)
+        _block(panel, grain, metric, config, known)
+        for grain, panel in _panels(tables, days, config, known)
         for metric in METRICS
         if metric in config.metrics
     ]
@@ -128,28 +136,31 @@ def detect_anomalies(
     return Detection(_baselines(blocks), anomalies_to_table(ordered))
 
 
+def _block(panel: Panel, grain: Grain, metric: Metric, config: AnomalyDetectionConfig, known: Known) -> _Block:
+    expected = planned(known, panel, metric, grain, config.lookback_days)
+    judged = judge(panel, metric, grain, config, expected)
+    return _Block(panel, grain, metric, judged, expected, asked(known, panel, metric, grain, config.lookback_days))
+
+
 def _panels(
-    tables: dict[Grain, pa.Table], days: tuple[date, date], config: AnomalyDetectionConfig
+    tables: dict[Grain, pa.Table], days: tuple[date, date], config: AnomalyDetectionConfig, known: Known
 ) -> list[tuple[Grain, Panel]]:
     first, last = days
     if not config.enabled or last < first:
         return []
     start = first - timedelta(days=config.lookback_days)
-    return [
-        (
+    panels: list[tuple[Grain, Panel]] = []
+    for grain in (grain for grain in GRAINS if grain in config.grains):
+        panel = build_panel(
+            tables[grain],
             grain,
-            build_panel(
-                tables[grain],
-                grain,
-                start,
-                last,
-                silence_hours=config.source_silence_hours,
-                latency_calls=config.minimum_calls.latency,
-            ),
+            start,
+            last,
+            silence_hours=config.source_silence_hours,
+            latency_calls=config.minimum_calls.latency,
         )
-        for grain in GRAINS
-        if grain in config.grains
-    ]
+        panels.append((grain, replace(panel, masked=not_learned(known, panel, grain))))
+    return panels
 
 
 # ---- baselines ------------------------------------------------------------------------------------------------
@@ -215,17 +226,19 @@ class _Verdicts:
     scores: Floats
     confidences: Floats
     method: Rule
+    remarks: list[dict[str, Any]]
 
 
 def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
     judged, metric, grain = block.judged, block.metric, block.grain
     floor = config.materiality.floor(metric, grain)
-    excess = metrics.excess(metric, judged.observed, judged.expected, judged.exposure)
+    excess = metrics.excess(metric, judged.observed, judged.due, judged.exposure)
     usual = metrics.excess(metric, judged.expected, np.zeros(1), judged.exposure)
     counts = (excess > 0) | judged.drops
     material = counts & (np.abs(excess) >= config.materiality.relative * np.abs(usual))
     stake = np.where(material, np.abs(excess) / floor, 0.0)
-    by_deviation = scoring.severity_ranks(judged.deviation, stake, config.thresholds)
+    weighed = judged.deviation / block.asked[:, None, :]
+    by_deviation = scoring.severity_ranks(weighed, stake, config.thresholds)
 
     overcharge = _overcharge(block)
     by_price = scoring.price_ranks(overcharge, config.price_contradiction)
@@ -238,21 +251,34 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
         return values.reshape(-1)[at]
 
     price_decides = (chosen(by_price) > 0) & (chosen(by_price) >= chosen(by_deviation))
-    deviation, observed = chosen(judged.deviation), chosen(judged.observed)
+    deviation, observed = chosen(weighed), chosen(judged.observed)
     # A contradicted price is no matter of sigmas: it weighs as much as the threshold of a critical deviation.
     sigmas = np.where(price_decides, np.fmax(np.abs(deviation), config.thresholds.critical), deviation)
     stakes = np.fmax(chosen(stake), chosen(overcharge) / floor)
     scores = scoring.scores(sigmas, stakes, chosen(ranks))
+    # An hour that an event kept from the model has no calibrated confidence.
+    stated = np.full(deviation.shape, np.nan) if judged.confidence is None else chosen(judged.confidence)
     confidences = np.where(
         price_decides,
         scoring.price_confidences(observed, chosen(overcharge)),
-        scoring.confidences(deviation, chosen(judged.points), grain)
-        if judged.confidence is None
-        else np.nan_to_num(chosen(judged.confidence)),
+        np.where(np.isnan(stated), scoring.confidences(deviation, chosen(judged.points), grain), stated),
     )
     findings = _findings(block, rows, price_decides, chosen(overcharge))
     method: Rule = config.method.day if grain == "day" else config.method.hour
-    return _Verdicts(rows.order, findings, chosen(ranks), scores, confidences, method)
+    return _Verdicts(rows.order, findings, chosen(ranks), scores, confidences, method, _remarks(block, rows))
+
+
+def _remarks(block: _Block, rows: _Rows) -> list[dict[str, Any]]:
+    """What people said that bears on each value, for the context of its anomaly."""
+    tested = rows.day - block.panel.first_day - block.lookback
+    factors = block.asked[rows.series, tested]
+    return [
+        {
+            **({"planned_event": name} if block.planned and (name := block.planned.name(int(flat))) else {}),
+            **({"thresholds_times": round(float(factor), 3)} if factor != 1 else {}),
+        }
+        for flat, factor in zip(rows.flat, factors, strict=True)
+    ]
 
 
 def _moments(findings: Iterable[Finding]) -> pa.Table:
@@ -266,21 +292,37 @@ def _anomalies(verdicts: _Verdicts, evidence: Evidence) -> list[tuple[int, Anoma
     """The anomalies of one block, each with its place in the order."""
     findings = verdicts.findings
     calls = evidence.of((finding.series, finding.grain, finding.time) for finding in findings)
-    ranked = zip(verdicts.order, findings, verdicts.ranks, verdicts.scores, verdicts.confidences, strict=True)
+    ranked = zip(
+        verdicts.order,
+        findings,
+        verdicts.ranks,
+        verdicts.scores,
+        verdicts.confidences,
+        verdicts.remarks,
+        strict=True,
+    )
     return [
         (
             int(order),
             _anomaly(
                 finding,
-                explain(finding, calls.get((finding.series, finding.grain, finding.time), {})),
+                _remarked(explain(finding, calls.get((finding.series, finding.grain, finding.time), {})), remarks),
                 severity=SEVERITIES[rank - 1],
                 score=round(float(score), 2),
                 confidence=round(float(confidence), 3),
                 method="list_price" if finding.by_price else verdicts.method,
             ),
         )
-        for order, finding, rank, score, confidence in ranked
+        for order, finding, rank, score, confidence, remarks in ranked
     ]
+
+
+def _remarked(explanation: tuple[str, dict[str, Any]], remarks: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The explanation, with the planned event that does not explain it."""
+    reason, context = explanation
+    if event := remarks.get("planned_event"):
+        reason = f"{reason} The planned event {event!r} explains only a part of it."
+    return reason, {**context, **remarks}
 
 
 def _overcharge(block: _Block) -> Floats:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from obs_pipeline.detection import metrics
 from obs_pipeline.detection.config import AnomalyDetectionConfig, Grain, Metric
-from obs_pipeline.detection.detectors import DETECTORS, Detector, active_share, burst_spread
+from obs_pipeline.detection.detectors import DETECTORS, LARGEST_DEVIATION, Detector, active_share, burst_spread
+from obs_pipeline.detection.known import Planned
 from obs_pipeline.detection.panel import Panel, Windows
 
 Floats = npt.NDArray[np.float64]
@@ -36,11 +37,13 @@ class Judged:
     ``deviation`` is in sigmas, ``points`` the known values of the look-back, ``exposure`` the calls behind the
     observed value; ``drops`` says where the series is active so regularly that a drop would be unusual. Observed is
     NaN where unknown; expected, band and deviation are NaN there and while learning. ``confidence`` is None for
-    detectors that have none of their own.
+    detectors that have none of their own. ``due`` is what the excess is counted from: the expected value, or the
+    nearest that a planned event allows.
     """
 
     observed: Floats
     expected: Floats
+    due: Floats
     lower: Floats
     upper: Floats
     deviation: Floats
@@ -50,27 +53,46 @@ class Judged:
     confidence: Floats | None = None
 
 
-def judge(panel: Panel, metric: Metric, grain: Grain, config: AnomalyDetectionConfig) -> Judged:
-    """Compare every known value of the days after the panel's look-back with the days before it."""
+def judge(
+    panel: Panel, metric: Metric, grain: Grain, config: AnomalyDetectionConfig, planned: Planned | None = None
+) -> Judged:
+    """Compare every known value of the days after the panel's look-back with the days before it.
+
+    ``planned`` says what the calendar expects of those days.
+    """
     method = config.method.day if grain == "day" else config.method.hour
     if method == "usage_model":
-        plain = _judge_windows(panel, metric, grain, config, DETECTORS["zscore"])
-        return _judge_by_model(panel, metric, config, plain)
-    return _judge_windows(panel, metric, grain, config, DETECTORS[method])
+        plain = _judge_windows(panel, metric, grain, config, DETECTORS["zscore"], planned)
+        return _judge_by_model(panel, metric, config, plain, planned)
+    return _judge_windows(panel, metric, grain, config, DETECTORS[method], planned)
 
 
-def _judge_by_model(panel: Panel, metric: Metric, config: AnomalyDetectionConfig, plain: Judged) -> Judged:
-    """What the windows say of the past, with the usage model's expectation in the place of theirs."""
+def _judge_by_model(
+    panel: Panel, metric: Metric, config: AnomalyDetectionConfig, plain: Judged, planned: Planned | None
+) -> Judged:
+    """What the windows say of the past, with the usage model's expectation in the place of theirs.
+
+    Hours of a planned event stay as the windows judged them: the model would take the event for its own course.
+    """
     from obs_pipeline.detection.usage_judging import judge_hours
 
     verdict = judge_hours(panel, metric, config.lookback_days, config.thresholds.info)
     known = ~np.isnan(plain.observed) & (plain.points >= config.minimum_data_points)
     found = {name: np.where(known, array, np.nan) for name, array in verdict._asdict().items()}
+    found["due"] = found["expected"]
+    if planned is not None:
+        stated = {**{name: getattr(plain, name) for name in found}, "confidence": np.full(known.shape, np.nan)}
+        found = {name: np.where(planned.cells, stated[name], array) for name, array in found.items()}
     return replace(plain, **found)
 
 
 def _judge_windows(
-    panel: Panel, metric: Metric, grain: Grain, config: AnomalyDetectionConfig, detector: Detector
+    panel: Panel,
+    metric: Metric,
+    grain: Grain,
+    config: AnomalyDetectionConfig,
+    detector: Detector,
+    planned: Planned | None,
 ) -> Judged:
     rule, lookback = metrics.RULES[metric], config.lookback_days
     grid = rule.scale.forward(panel.spread(metrics.cell_values(panel, metric, config)))
@@ -89,18 +111,39 @@ def _judge_windows(
             width=config.thresholds.info,
         )
         parts.append((windows.observed, *baseline, drops))
-    observed, expected, _, lower, upper, deviation, points, drops = map(np.concatenate, zip(*parts, strict=True))
+    observed, expected, spread, lower, upper, deviation, points, drops = map(np.concatenate, zip(*parts, strict=True))
     unknown = np.isnan(observed)
     back = rule.scale.back
-    return Judged(
+    usual = np.where(unknown, np.nan, back(expected))
+    judged = Judged(
         observed=back(observed),
-        expected=np.where(unknown, np.nan, back(expected)),
+        expected=usual,
+        due=usual,
         lower=np.where(unknown, np.nan, np.maximum(back(lower), 0.0)),
         upper=np.where(unknown, np.nan, np.minimum(back(upper), rule.largest)),
         deviation=deviation,
         points=points,
         drops=drops,
         exposure=exposure,
+    )
+    return judged if planned is None else _as_planned(judged, planned, rule.scale, expected, spread)
+
+
+def _as_planned(judged: Judged, planned: Planned, scale: metrics.Scale, expected: Floats, spread: Floats) -> Judged:
+    """The verdicts with what the calendar expects: less deviation, a wider band. ``expected`` and ``spread`` are those
+    of the windows, on the metric's scale."""
+    on = planned.cells
+    excused, nearest = planned.judged(judged.observed, judged.expected)
+    excess = scale.forward(excused) - expected
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sigmas = np.where(excess == 0, 0.0, excess / spread)
+        lower, upper = judged.lower * planned.least, judged.upper * planned.most
+    return replace(
+        judged,
+        due=nearest,
+        deviation=np.where(on, np.clip(sigmas, -LARGEST_DEVIATION, LARGEST_DEVIATION), judged.deviation),
+        lower=np.where(on, lower, judged.lower),
+        upper=np.where(on, np.where(np.isfinite(upper), upper, np.fmax(judged.upper, judged.observed)), judged.upper),
     )
 
 

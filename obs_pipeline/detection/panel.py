@@ -75,6 +75,8 @@ class Panel:
     alive: Bools
     sources: Ints
     seen: Bools
+    masked: Bools | None = None
+    """(series, point, day): what no baseline may learn from, if anything."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,7 +101,10 @@ class Panel:
         windows = _sliding(grid[series], lookback)
         if idle_is_zero:
             windows = np.where(self._idle(lookback, series), 0.0, windows)
-        return Windows(windows[..., :-1], windows[..., -1])
+        history = windows[..., :-1]
+        if self.masked is not None:
+            history = np.where(_sliding(self.masked[series], lookback)[..., :-1], np.nan, history)
+        return Windows(history, windows[..., -1])
 
     def _present(self) -> Bools:
         grid = np.zeros(self.shape, dtype=bool)

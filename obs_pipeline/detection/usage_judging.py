@@ -89,6 +89,7 @@ def _around(panel: Panel, lookback: int, day: int) -> tuple[Panel, Ints]:
         alive=panel.alive[..., day : last + 1],
         sources=panel.sources[present],
         seen=panel.seen[present, :, day : last + 1],
+        masked=None if panel.masked is None else panel.masked[present, :, day : last + 1],
     )
     return narrow, present
 
