@@ -18,13 +18,15 @@ import typer
 from obs_pipeline.cli import (
     alerts,
     anomalies,
+    backtest,
     batch,
     detect,
     doctor,
     explain,
     export,
     ingest,
-    policy_questions,
+    label,
+    policies,
     report,
     serve,
     simulate,
@@ -47,6 +49,8 @@ app.command("ingest")(ingest.ingest)
 app.command("batch")(batch.batch)
 app.command("anomalies")(anomalies.anomalies)
 app.command("explain")(explain.explain)
+app.command("label")(label.label)
+app.command("backtest")(backtest.backtest)
 app.command("detect")(detect.detect)
 app.command("simulate")(simulate.simulate_fleet)
 app.command("doctor")(doctor.doctor)
@@ -54,8 +58,8 @@ app.command("ui")(ui.ui)
 app.command("serve")(serve.serve)
 app.command("mcp")(serve.mcp)
 app.add_typer(serve.tokens)
-app.add_typer(policy_questions.app)
-app.add_typer(policy_questions.app, name="policy", hidden=True)
+app.add_typer(policies.app)
+app.add_typer(policies.app, name="policy", hidden=True)
 app.add_typer(export.app)
 app.add_typer(report.app)
 app.add_typer(sources.app)

@@ -17,7 +17,20 @@ from obs_pipeline.settings import Settings, get_settings
 from obs_pipeline_tests.command_line import SAMPLE, CommandLine
 from obs_pipeline_tests.usage_files import usage_rows, write_jsonl
 
-COMMANDS = ("ingest", "batch", "anomalies", "explain", "simulate", "detect", "doctor", "serve", "mcp", "ui")
+COMMANDS = (
+    "ingest",
+    "batch",
+    "anomalies",
+    "explain",
+    "label",
+    "backtest",
+    "simulate",
+    "detect",
+    "doctor",
+    "serve",
+    "mcp",
+    "ui",
+)
 
 
 def test_every_command_is_known():
