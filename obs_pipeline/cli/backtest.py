@@ -152,7 +152,9 @@ def _hours(hours: float | None) -> str:
     return "—" if hours is None else f"{hours:.1f} h"
 
 
-def _alarms(title: str, alarms: Sequence[Alarm]) -> Table:
+def _alarms(title: str, alarms: Sequence[Alarm]) -> Table | str:
+    if not alarms:
+        return f"No alarm {title}."
     worst = sorted(alarms, key=lambda alarm: -alarm.worst.score)[:_SHOWN]
     listed = f"{len(alarms)} alarms {title}" + (f", the worst {_SHOWN}" if len(alarms) > _SHOWN else "")
     table = Table("", "when", "agent", "worst", title=listed, title_justify="left")

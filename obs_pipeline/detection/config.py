@@ -123,6 +123,7 @@ class AnomalyDetectionConfig(_Settings):
     thresholds: Thresholds = Thresholds()
     lookback_days: Annotated[int, Field(ge=2, le=366)] = 28
     minimum_data_points: Annotated[int, Field(ge=2)] = 7
+    level_shift_days: Annotated[int, Field(ge=0)] = 7
     minimum_calls: MinimumCalls = MinimumCalls()
     source_silence_hours: Annotated[int, Field(ge=0, le=168)] = 6
     regular_share: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -137,6 +138,11 @@ class AnomalyDetectionConfig(_Settings):
                 f"within lookback_days ({self.lookback_days})"
             )
         return self
+
+    @property
+    def settles_after(self) -> int:
+        """How many days a new level must last before it is the normal one; zero for never. It is learned from these."""
+        return max(self.level_shift_days, self.minimum_data_points) if self.level_shift_days else 0
 
     @property
     def history_days(self) -> int:

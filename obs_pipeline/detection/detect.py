@@ -242,7 +242,8 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
 
     overcharge = _overcharge(block)
     by_price = scoring.price_ranks(overcharge, config.price_contradiction)
-    ranks = np.maximum(by_deviation, by_price)
+    moved = _moved(block, config)
+    ranks = np.maximum(np.maximum(by_deviation, by_price), moved.astype(np.int8))
 
     rows = block.rows((ranks > 0) & ~np.isnan(judged.observed))
     at = rows.flat
@@ -251,9 +252,12 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
         return values.reshape(-1)[at]
 
     price_decides = (chosen(by_price) > 0) & (chosen(by_price) >= chosen(by_deviation))
+    by_shift = chosen(moved) & (chosen(by_price) == 0) & (chosen(by_deviation) == 0)
     deviation, observed = chosen(weighed), chosen(judged.observed)
     # A contradicted price is no matter of sigmas: it weighs as much as the threshold of a critical deviation.
     sigmas = np.where(price_decides, np.fmax(np.abs(deviation), config.thresholds.critical), deviation)
+    if judged.shift is not None:
+        sigmas = deviation = np.where(by_shift, chosen(judged.shift.deviation), sigmas)
     stakes = np.fmax(chosen(stake), chosen(overcharge) / floor)
     scores = scoring.scores(sigmas, stakes, chosen(ranks))
     # An hour that an event kept from the model has no calibrated confidence.
@@ -263,7 +267,7 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
         scoring.price_confidences(observed, chosen(overcharge)),
         np.where(np.isnan(stated), scoring.confidences(deviation, chosen(judged.points), grain), stated),
     )
-    findings = _findings(block, rows, price_decides, chosen(overcharge))
+    findings = _findings(block, rows, price_decides, chosen(overcharge), by_shift)
     method: Rule = config.method.day if grain == "day" else config.method.hour
     return _Verdicts(rows.order, findings, chosen(ranks), scores, confidences, method, _remarks(block, rows))
 
@@ -310,11 +314,17 @@ def _anomalies(verdicts: _Verdicts, evidence: Evidence) -> list[tuple[int, Anoma
                 severity=SEVERITIES[rank - 1],
                 score=round(float(score), 2),
                 confidence=round(float(confidence), 3),
-                method="list_price" if finding.by_price else verdicts.method,
+                method=_method(finding, verdicts.method),
             ),
         )
         for order, finding, rank, score, confidence, remarks in ranked
     ]
+
+
+def _method(finding: Finding, detector: Rule) -> Rule:
+    if finding.by_price:
+        return "list_price"
+    return detector if finding.moved_to is None else "level_shift"
 
 
 def _remarked(explanation: tuple[str, dict[str, Any]], remarks: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -323,6 +333,19 @@ def _remarked(explanation: tuple[str, dict[str, Any]], remarks: dict[str, Any]) 
     if event := remarks.get("planned_event"):
         reason = f"{reason} The planned event {event!r} explains only a part of it."
     return reason, {**context, **remarks}
+
+
+def _moved(block: _Block, config: AnomalyDetectionConfig) -> npt.NDArray[np.bool_]:
+    """On which days a new level is told: the first on which it is learned, if it matters."""
+    judged, metric = block.judged, block.metric
+    if judged.shift is None or not config.settles_after:
+        return np.zeros(judged.observed.shape, dtype=bool)
+    shift = judged.shift
+    step = np.abs(metrics.excess(metric, shift.since, shift.before, judged.exposure))
+    usual = np.abs(metrics.excess(metric, shift.before, np.zeros(1), judged.exposure))
+    least = np.maximum(config.materiality.floor(metric, block.grain), config.materiality.relative * usual)
+    moved: npt.NDArray[np.bool_] = (shift.days == config.settles_after) & (step >= least)
+    return moved
 
 
 def _overcharge(block: _Block) -> Floats:
@@ -334,7 +357,13 @@ def _overcharge(block: _Block) -> Floats:
     return np.maximum(np.nan_to_num(above[..., block.lookback :]), 0.0)
 
 
-def _findings(block: _Block, rows: _Rows, by_price: npt.NDArray[np.bool_], overcharge: Floats) -> list[Finding]:
+def _findings(
+    block: _Block,
+    rows: _Rows,
+    by_price: npt.NDArray[np.bool_],
+    overcharge: Floats,
+    by_shift: npt.NDArray[np.bool_],
+) -> list[Finding]:
     def sums(name: str) -> list[float]:
         return [float(value) for value in np.nan_to_num(block.panel.at(name, rows.cell))]
 
@@ -343,6 +372,7 @@ def _findings(block: _Block, rows: _Rows, by_price: npt.NDArray[np.bool_], overc
         return [None if np.isnan(value) else float(value) for value in values]
 
     identities = block.panel.series.take(pa.array(rows.series)).to_pylist()
+    shift = block.judged.shift
     columns: dict[str, list[Any]] = {
         "series": [(one["org"], one["project"], one["agent"]) for one in identities],
         "time": [_EPOCH + timedelta(microseconds=moment) for moment in rows.time_us().tolist()],
@@ -354,11 +384,31 @@ def _findings(block: _Block, rows: _Rows, by_price: npt.NDArray[np.bool_], overc
         "list_cost": sums("overcharged_list_cost"),
         "mispriced_calls": sums("mispriced_calls"),
         "by_price": by_price.tolist(),
+        "moved_from": _where(by_shift, None if shift is None else shift.before, rows),
+        "moved_to": _where(by_shift, None if shift is None else shift.since, rows),
     }
-    return [
+    findings = [
         Finding(metric=block.metric, grain=block.grain, **dict(zip(columns, values, strict=True)))
         for values in zip(*columns.values(), strict=True)
     ]
+    return findings if shift is None else _told_from_before(findings, _where(by_shift, shift.deviation, rows))
+
+
+def _told_from_before(findings: list[Finding], deviations: list[float | None]) -> list[Finding]:
+    """A new level is compared with the old one, not with itself."""
+    return [
+        replace(one, expected=one.moved_from, lower=None, upper=None, deviation=deviation)
+        if one.moved_to is not None
+        else one
+        for one, deviation in zip(findings, deviations, strict=True)
+    ]
+
+
+def _where(chosen: npt.NDArray[np.bool_], values: Floats | None, rows: _Rows) -> list[float | None]:
+    """The values of the rows that are chosen, None for the others."""
+    if values is None:
+        return [None] * chosen.size
+    return [float(value) if told else None for told, value in zip(chosen, values.reshape(-1)[rows.flat], strict=True)]
 
 
 def _anomaly(

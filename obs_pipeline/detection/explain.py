@@ -64,6 +64,9 @@ class Finding:
     list_cost: float
     mispriced_calls: float
     by_price: bool
+    moved_from: float | None = None
+    moved_to: float | None = None
+    """The old and the new level where a lasting change of it, and nothing else, is what is told."""
 
 
 class Evidence:
@@ -116,6 +119,8 @@ def _measure(call: Call) -> Decimal | int:
 
 def explain(finding: Finding, calls: Mapping[Kind, Call]) -> tuple[str, dict[str, Any]]:
     """(reason, context): the sentence, and the facts behind it as JSON values."""
+    if finding.moved_to is not None:
+        return _new_level(finding)
     named = _named_call(finding, calls)
     parts = [_price_clause(finding) if finding.by_price else _usage_clause(finding)]
     if finding.metric == "cost" and not finding.by_price and _partly_mispriced(finding):
@@ -136,6 +141,30 @@ def explain(finding: Finding, calls: Mapping[Kind, Call]) -> tuple[str, dict[str
     if named is not None:
         context["call"] = {name: _plain(named.get(name)) for name in _SHOWN}
     return "; ".join(parts) + ".", context
+
+
+_LEVELS: Final[Mapping[Metric, str]] = {
+    "cost": "has spent about {} a day",
+    "tokens": "has used about {} a day",
+    "errors": "has failed in about {} of its calls",
+    "latency": "has taken about {} at the 95th percentile",
+}
+
+
+def _new_level(finding: Finding) -> tuple[str, dict[str, Any]]:
+    before, now = finding.moved_from or 0.0, finding.moved_to or 0.0
+    since = finding.time.date() - timedelta(days=finding.points)
+    reason = (
+        f"{_who(finding.series)} {_LEVELS[finding.metric].format(_amount(finding.metric, now))} since {since}, "
+        f"where {_amount(finding.metric, before)} was usual; after {_count(finding.points, 'day')} this is "
+        "taken for its new level, and days are compared with it from now on."
+    )
+    return reason, {
+        "level_before": before,
+        "level_since": now,
+        "since": since.isoformat(),
+        "calls": round(finding.calls),
+    }
 
 
 def _named_call(finding: Finding, calls: Mapping[Kind, Call]) -> Call | None:

@@ -5,7 +5,7 @@ Holds how panel, metric rules and detectors fit together, in chunks that bound m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from obs_pipeline.detection import metrics
 from obs_pipeline.detection.config import AnomalyDetectionConfig, Grain, Metric
 from obs_pipeline.detection.detectors import DETECTORS, LARGEST_DEVIATION, Detector, active_share, burst_spread
 from obs_pipeline.detection.known import Planned
+from obs_pipeline.detection.level_shift import Shift, find_shift, forgotten
 from obs_pipeline.detection.panel import Panel, Windows
 
 Floats = npt.NDArray[np.float64]
@@ -38,7 +39,7 @@ class Judged:
     observed value; ``drops`` says where the series is active so regularly that a drop would be unusual. Observed is
     NaN where unknown; expected, band and deviation are NaN there and while learning. ``confidence`` is None for
     detectors that have none of their own. ``due`` is what the excess is counted from: the expected value, or the
-    nearest that a planned event allows.
+    nearest that a planned event allows. ``shift``, of days alone, is the lasting change of level that was learned.
     """
 
     observed: Floats
@@ -50,6 +51,7 @@ class Judged:
     points: Ints
     drops: Bools
     exposure: Floats
+    shift: Shift | None = None
     confidence: Floats | None = None
 
 
@@ -78,7 +80,7 @@ def _judge_by_model(
 
     verdict = judge_hours(panel, metric, config.lookback_days, config.thresholds.info)
     known = ~np.isnan(plain.observed) & (plain.points >= config.minimum_data_points)
-    found = {name: np.where(known, array, np.nan) for name, array in verdict._asdict().items()}
+    found: dict[str, Any] = {name: np.where(known, array, np.nan) for name, array in verdict._asdict().items()}
     found["due"] = found["expected"]
     if planned is not None:
         stated = {**{name: getattr(plain, name) for name in found}, "confidence": np.full(known.shape, np.nan)}
@@ -101,17 +103,21 @@ def _judge_windows(
     parts: list[tuple[Any, ...]] = []
     for series in _chunks(panel, lookback):
         windows = panel.windows(grid, lookback, series, idle_is_zero=rule.idles)
-        floor, drops = _bursts(windows, config.regular_share) if rule.idles else _no_bursts(windows)
+        bursts, drops = _bursts(windows, config.regular_share) if rule.idles else _no_bursts(windows)
+        floor = np.maximum(least[series], bursts)
+        history, shift = _settled(windows.history, floor, rule, grain, config, detector)
         baseline = detector(
-            windows.history,
+            history,
             windows.observed,
             config.minimum_data_points,
-            floor=np.maximum(least[series], floor),
+            floor=floor,
             relative=rule.relative_spread,
             width=config.thresholds.info,
         )
-        parts.append((windows.observed, *baseline, drops))
-    observed, expected, spread, lower, upper, deviation, points, drops = map(np.concatenate, zip(*parts, strict=True))
+        parts.append((windows.observed, *baseline, drops, *shift))
+    observed, expected, spread, lower, upper, deviation, points, drops, *moved = map(
+        np.concatenate, zip(*parts, strict=True)
+    )
     unknown = np.isnan(observed)
     back = rule.scale.back
     usual = np.where(unknown, np.nan, back(expected))
@@ -125,8 +131,39 @@ def _judge_windows(
         points=points,
         drops=drops,
         exposure=exposure,
+        shift=_in_unit(Shift(*moved), back) if moved else None,
     )
     return judged if planned is None else _as_planned(judged, planned, rule.scale, expected, spread)
+
+
+def _settled(
+    history: Floats,
+    floor: Floats,
+    rule: metrics.MetricRule,
+    grain: Grain,
+    config: AnomalyDetectionConfig,
+    detector: Detector,
+) -> tuple[Floats, Shift | tuple[()]]:
+    """The history without what lies before a lasting change of level, and that change.
+
+    Hours are left alone: the band of the same hour of 28 days widens by itself within a few days.
+    """
+    if grain == "hour":
+        return history, ()
+    shift = find_shift(
+        history,
+        detector,
+        after=config.settles_after,
+        min_points=config.minimum_data_points,
+        floor=floor,
+        relative=rule.relative_spread,
+        width=config.thresholds.info,
+    )
+    return np.where(forgotten(shift.days, history.shape[-1]), np.nan, history), shift
+
+
+def _in_unit(shift: Shift, back: Callable[[Floats], Floats]) -> Shift:
+    return shift._replace(before=back(shift.before), since=back(shift.since))
 
 
 def _as_planned(judged: Judged, planned: Planned, scale: metrics.Scale, expected: Floats, spread: Floats) -> Judged:

@@ -24,8 +24,9 @@ SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 """From mild to grave; a severity's rank is its position here plus one, zero meaning none."""
 
 State = Literal["learning", "ok"]
-Rule = HourMethod | Literal["list_price"]
-"""What raised an anomaly: a detector, or the contradiction between reported cost and list price."""
+Rule = HourMethod | Literal["list_price", "level_shift"]
+"""What raised an anomaly: a detector, the contradiction between reported cost and list price, or a lasting change of
+level that was learned on this day."""
 
 TIME: Final = pa.timestamp("us")
 

@@ -65,7 +65,7 @@ def test_a_change_of_settings_shows_what_it_takes_away(computed: CommandLine, tm
     quiet.write_text(SETTINGS + "materiality: {cost: {day: 1000, hour: 1000}}\n", encoding="utf-8")
     said = computed("backtest", "--config", quiet).stdout
     assert "2 alarms removed" in said
-    assert "0 alarms added" in said
+    assert "No alarm added." in said
 
 
 def test_what_a_person_says_is_known_to_the_next_replay(computed: CommandLine):
