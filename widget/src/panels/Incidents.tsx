@@ -1,0 +1,180 @@
+/** What is open, who has it, and why somebody was told of it. */
+
+import { memo, useMemo, useState } from "react";
+
+import { type Decision, type Incidents as Answer, type IncidentShown, UNATTRIBUTED, type Why } from "../answers";
+import type { Actions, Allowed, PanelProps } from "../contract";
+import { count } from "../format";
+import { Ago, Clipped, Empty, Panel } from "./Panel";
+import { SeverityTag } from "./Severity";
+
+export function Incidents({ view, board, act, allowed }: PanelProps) {
+  const { incidents, why, failed } = board;
+  return (
+    <Panel
+      name="incidents"
+      title="Incidents"
+      note={incidents && count(incidents.total)}
+      failed={failed.incidents}
+      ready={incidents !== undefined}
+    >
+      {incidents && (
+        <List incidents={incidents} open={view.incident} why={why} failed={failed.why} allowed={allowed} act={act} />
+      )}
+    </Panel>
+  );
+}
+
+const List = memo(function List({ incidents, open, why, failed, allowed, act }: {
+  incidents: Answer;
+  open?: string;
+  why?: Why;
+  failed?: string;
+  allowed: Allowed;
+  act: Actions;
+}) {
+  const answer = open !== undefined && why?.incident.id === open ? why : undefined;
+  const listed = useMemo(() => unfinishedFirst(incidents.incidents), [incidents]);
+  const rows = answer && !listed.some((one) => one.id === open) ? [answer.incident, ...listed] : listed;
+  if (rows.length === 0) {
+    return (
+      <Empty title="No incidents.">
+        Findings become incidents when a route takes them; routes stand in <code>policies/routes.yaml</code>.
+      </Empty>
+    );
+  }
+  return (
+    <>
+      <ul className="rows">
+        {rows.map((one) => (
+          <Row
+            key={one.id}
+            one={one}
+            open={allowed.why && one.id === open}
+            why={one.id === open ? answer : undefined}
+            failed={one.id === open ? failed : undefined}
+            allowed={allowed}
+            act={act}
+          />
+        ))}
+      </ul>
+      {incidents.has_more && (
+        <p className="told muted">The {count(listed.length)} that changed last, of {count(incidents.total)}.</p>
+      )}
+    </>
+  );
+});
+
+/** Open ones before acknowledged before resolved ones; within each as they came. Pure. */
+export function unfinishedFirst(incidents: readonly IncidentShown[]): IncidentShown[] {
+  const order = ["open", "acknowledged", "resolved"];
+  return incidents.toSorted((a, b) => order.indexOf(a.status) - order.indexOf(b.status));
+}
+
+/** What servers that know it tell of an incident in a sentence. */
+type Told = IncidentShown & { title?: string | null; reason?: string | null };
+
+const Row = memo(function Row({ one, open, why, failed, allowed, act }: {
+  one: Told;
+  open: boolean;
+  why?: Why;
+  failed?: string;
+  allowed: Allowed;
+  act: Actions;
+}) {
+  const place = one.agent ?? one.project ?? one.org ?? UNATTRIBUTED;
+  const sentence = one.reason ?? one.title;
+  const acknowledgeable = allowed.acknowledge && one.status === "open";
+  const details = `why-${one.id}`;
+  return (
+    <li className={`row ${one.severity}${open ? " open" : ""}`}>
+      <div className="row-head">
+        <SeverityTag severity={one.severity} />
+        <Clipped text={place} className="row-name" />
+        <span className={`status-tag ${one.status}`}>{one.status}</span>
+        {sentence && <span className="row-reason" title={open ? undefined : sentence}>{sentence}</span>}
+        <div className="row-line">
+          <span className="row-what">
+            {one.kind.replaceAll("_", " ")}, <Ago time={one.opened_at} />
+          </span>
+          <span className="row-actions">
+            {acknowledgeable && <Acknowledge incident={one.id} place={place} acknowledge={act.acknowledge} />}
+            {allowed.why && (
+              <button
+                type="button"
+                className="link"
+                aria-expanded={open}
+                aria-controls={open ? details : undefined}
+                aria-label={`Why was I told? ${place}`}
+                data-incident={one.id}
+                onClick={() => act.why(open ? null : one.id)}
+              >
+                Why was I told?
+              </button>
+            )}
+          </span>
+        </div>
+      </div>
+      {open && (
+        <div id={details} className="row-body">
+          {why
+            ? <Decisions incident={one} decisions={why.decisions} />
+            : failed
+              ? <p className="failed" role="status">The decisions could not be loaded. {failed}</p>
+              : <p className="muted waiting" role="status">Loading the decisions…</p>}
+        </div>
+      )}
+    </li>
+  );
+});
+
+function Acknowledge({ incident, place, acknowledge }: {
+  incident: string;
+  place: string;
+  acknowledge: Actions["acknowledge"];
+}) {
+  const [busy, setBusy] = useState(false);
+  const [failed, setFailed] = useState<string>();
+  const send = async () => {
+    setBusy(true);
+    setFailed(undefined);
+    try {
+      await acknowledge(incident);
+    } catch (error) {
+      setFailed(error instanceof Error ? error.message : String(error));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <>
+      <button type="button" className="btn" disabled={busy} aria-label={`Acknowledge ${place}`} onClick={() => void send()}>
+        {busy ? "Acknowledging…" : "Acknowledge"}
+      </button>
+      {failed && <span className="inline-failed" role="alert">Not acknowledged: {failed}</span>}
+    </>
+  );
+}
+
+function Decisions({ incident, decisions }: { incident: IncidentShown; decisions: readonly Decision[] }) {
+  if (decisions.length === 0) return <p className="muted">No route has taken it, so nobody was told.</p>;
+  return (
+    <ol className="decisions" aria-label={`Decisions about ${incident.id}`}>
+      {decisions.map((one, index) => (
+        <li key={index}>
+          <strong>{one.outcome.replaceAll("_", " ")}</strong>
+          <span className="decision-route">route <Clipped text={one.route} /></span>
+          <span className="muted"><Ago time={one.at} /></span>
+          <span className="muted because">{because(one.detail)}</span>
+        </li>
+      ))}
+    </ol>
+  );
+}
+
+/** The reason of a decision with the stage that decided and what it names, as far as it is told. */
+export function because(detail: Record<string, unknown>): string {
+  const said = (name: string) => (typeof detail[name] === "string" && detail[name] !== "" ? String(detail[name]) : null);
+  const [reason, stage, by] = [said("reason"), said("stage"), said("by")];
+  return [reason, stage && `stage ${stage.replaceAll("_", " ")}`, by && `by ${by}`].filter(Boolean).join(" · ");
+}
