@@ -11,7 +11,7 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from obs_pipeline.errors import ObsError
@@ -37,12 +37,42 @@ class Settings(BaseSettings):
     lake_uri: str | None = Field(default=None, description="Folder or object-store URI of the lake.")
     ledger_url: str | None = Field(default=None, description="SQLAlchemy URL of the ledger.")
 
+    litellm_url: str | None = Field(default=None, description="A LiteLLM proxy that follows the applied policies.")
+    litellm_master_key: SecretStr | None = Field(default=None, description="Its master key; shown nowhere.")
+
     first_day: date = Field(default=date(2020, 1, 1), description="First daily partition (UTC).")
     daily_batch_hour: int = Field(default=2, ge=0, le=23, description="UTC hour of the daily batch.")
+    dashboard_url: str = Field(default="", description="Where the dashboard is; links in messages lead there.")
+    dagster_url: str = Field(default="", description="Where Dagster's page is; links in messages lead there.")
+    cache_url: str = Field(
+        default="mem://",
+        description="Where the dashboard keeps answers: mem:// or a Redis server, redis://host:port/0.",
+    )
+    jwt_issuer: str | None = Field(default=None, description="Whose OIDC tokens open the dashboard too.")
+    jwt_audience: str = Field(default="obs-pipeline", description="The audience in them.")
+    jwt_keys: str | None = Field(default=None, description="Address or file of the issuer's key set (JWKS).")
+    jwt_org_claim: str = Field(default="obs_org", description="The claim that names the organisation.")
+    jwt_role_claim: str = Field(default="obs_role", description="The claim that names the role or groups.")
+    jwt_projects_claim: str = Field(default="obs_projects", description="The claim that lists projects.")
+    jwt_roles: dict[str, str] = Field(
+        default_factory=dict, description="What values of the role claim mean, as JSON: a group to a role."
+    )
+    dashboard_writes: bool = Field(
+        default=False, description="Whether the dashboard may acknowledge, silence and label (editors and admins)."
+    )
+
     allowed_lateness_hours: int = Field(
         default=24, ge=0, description="A day stays provisional until events this much later have been seen."
     )
-    freshness_hours: int = Field(default=36, ge=1, description="A source silent for longer is stale.")
+    freshness_hours: int = Field(
+        default=36, ge=1, description="A source whose rhythm is not known is stale when silent for longer."
+    )
+    stale_after_hours: float = Field(
+        default=4, gt=0, description="No source is stale before; one that is pulled or never pauses is stale after."
+    )
+    alert_history_days: int = Field(
+        default=90, ge=8, description="Messages that were sent, and traces of what is over, are kept so long."
+    )
     unpriced_share_limit: float = Field(
         default=0.05, ge=0, le=1, description="Share of a day's calls without a price that fails the check."
     )
@@ -66,6 +96,11 @@ class Settings(BaseSettings):
         return self.home / "landing"
 
     @property
+    def spool(self) -> Path:
+        """What was received over HTTP, on its way into the landing folder."""
+        return self.home / "spool"
+
+    @property
     def lake(self) -> str:
         return self.lake_uri or str(self.home / "lake")
 
@@ -81,6 +116,14 @@ class Settings(BaseSettings):
     @property
     def dagster_home(self) -> Path:
         return self.home / "dagster"
+
+
+def secret(name: str) -> str | None:
+    """The value of a variable that a policy names (``OBS_SLACK_WEBHOOK``); None when it is not set.
+
+    Read when it is needed and kept nowhere: whoever asks for it must neither log nor store it.
+    """
+    return os.environ.get(name)
 
 
 @cache

@@ -49,11 +49,22 @@ TRACKER_OPTIONS: Final[Mapping[str, frozenset[str]]] = {
 """The trackers by name, and the options each needs."""
 
 
+_NAMES_OF_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "slack": ("webhook", "token"),
+    "email": ("server",),
+    "apprise": ("url",),
+    "github": ("token",),
+    "jira": ("token",),
+    "redmine": ("key",),
+}
+"""The options of channels and trackers that name where a secret is."""
+
+
 def missing_options(channel: str, options: Mapping[str, Any]) -> str | None:
     """What is wrong with a receiver's options, in words; None when nothing is. Secrets are not looked up."""
+    tracker = str(options.get("tracker") or "ledger")
     given = {name for name, value in options.items() if value}
     if channel == "task":
-        tracker = str(options.get("tracker") or "ledger")
         if tracker not in TRACKER_OPTIONS:
             return f"there is no task tracker {tracker!r}; there are {', '.join(TRACKER_OPTIONS)}"
         ways: tuple[frozenset[str], ...] = (TRACKER_OPTIONS[tracker],)
@@ -61,6 +72,11 @@ def missing_options(channel: str, options: Mapping[str, Any]) -> str | None:
         ways = CHANNEL_OPTIONS[channel]
     else:
         return f"there is no channel {channel!r}; there are {', '.join((*CHANNEL_OPTIONS, 'task'))}"
+    kind = tracker if channel == "task" else channel
+    for name in _NAMES_OF_VARIABLES.get(kind, ()):
+        if name in given and not str(options[name]).isidentifier():
+            # It may be the secret itself, so it is not repeated.
+            return f"{name} must be the name of a variable that holds the secret, such as OBS_SLACK_WEBHOOK"
     if any(way <= given for way in ways):
         return None
     return "it needs " + ", or ".join(" and ".join(sorted(way)) for way in ways)
@@ -122,9 +138,6 @@ def _secret(receiver: Receiver, option: str, secret_of: SecretOf) -> SecretStr:
 
 
 def _variable(receiver: Receiver, variable: str, secret_of: SecretOf) -> SecretStr:
-    if not variable.isidentifier():
-        # It may be the secret itself, so it is not repeated.
-        raise ChannelError(f"Receiver {receiver.name!r}: secrets are given by the name of a variable, not by value.")
     value = secret_of(variable)
     if not value:
         raise ChannelError(f"Receiver {receiver.name!r} cannot be used: the variable {variable} is not set.")

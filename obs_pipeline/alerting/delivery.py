@@ -34,13 +34,17 @@ from obs_pipeline.alerting.models import (
     TaskTemplate,
 )
 from obs_pipeline.alerting.trackers import TaskTracker
-from obs_pipeline.alerting.wording import Chart, message_of, task_of
+from obs_pipeline.alerting.wording import Chart, Pages, message_of, task_of
 from obs_pipeline.errors import ObsError
-from obs_pipeline.storage.alert_store import AlertStore, DeliveryRow, OutboxRow, TaskRow
+from obs_pipeline.storage.alert_store import AlertStore
+from obs_pipeline.storage.alert_tables import DeliveryRow, OutboxRow, TaskRow
 
 FIRST_WAIT: Final = timedelta(seconds=30)
 LONGEST_WAIT: Final = timedelta(hours=1)
 GIVE_UP_AFTER: Final = timedelta(days=3)
+FEWEST_ATTEMPTS: Final = 10
+"""Nothing is given up before: after days without a daemon, or when a person releases it, a message has its chance."""
+
 LEASE: Final = timedelta(minutes=3)
 _CLAIMED_AT_ONCE: Final = 10
 _SLOWEST_SEND: Final = timedelta(seconds=45)
@@ -184,10 +188,11 @@ class _Batch:
 
 
 def settled(outcome: Delivery, row: OutboxRow, now: datetime, chance: random.Random) -> Delivery:
-    """What an outcome leads to: a wait always has its seconds, and after ``GIVE_UP_AFTER`` there is none. Pure."""
+    """What an outcome leads to: a wait always has its seconds, and after ``GIVE_UP_AFTER`` and ``FEWEST_ATTEMPTS`` there is
+    none. Pure."""
     if not isinstance(outcome, RetryAfter):
         return outcome
-    if now - row.decided_at >= GIVE_UP_AFTER:
+    if now - row.decided_at >= GIVE_UP_AFTER and row.attempts >= FEWEST_ATTEMPTS:
         return Refused(f"given up after {GIVE_UP_AFTER.days} days; last: {outcome.reason}")
     return RetryAfter(wait_seconds(row.attempts, outcome.seconds, chance), outcome.reason)
 
@@ -233,14 +238,14 @@ class Courier:
     store: AlertStore
     channel_of: Callable[[Receiver], Channel]
     tracker_of: Callable[[Receiver], TaskTracker]
-    dashboard_url: str = ""
+    pages: Pages = field(default_factory=Pages)
     chart_of: Callable[[Incident], Chart] | None = None
 
     def carry(self, notification: Notification, now: datetime) -> Delivery:
         if notification.receiver.channel == TASK_CHANNEL:
             return self._carry_task(notification, now)
         channel = self.channel_of(notification.receiver)
-        return channel.send(message_of(notification, self.dashboard_url, self._chart(notification)), now)
+        return channel.send(message_of(notification, self.pages, self._chart(notification)), now)
 
     def _chart(self, notification: Notification) -> Chart | None:
         if self.chart_of is None or len(notification.incidents) != 1:
@@ -257,7 +262,7 @@ class Courier:
         template = template_of(notification.receiver.options)
         tracker = self.tracker_of(notification.receiver)
         known = next((row for row in self.store.tasks(incident.id) if row.tracker == tracker.name), None)
-        message = message_of(notification, self.dashboard_url)
+        message = message_of(notification, self.pages)
         task = task_of(notification, message, template)
         if notification.state == "resolved":
             if known is None or known.state == "closed":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from obs_pipeline.storage.alert_store import DeliveryRow, FeedbackRow, OutboxRow
+from obs_pipeline.storage.alert_tables import DeliveryRow, FeedbackRow, OutboxRow
 
 WINDOW: Final = timedelta(days=7)
 QUICK: Final = timedelta(minutes=5)
@@ -20,6 +20,7 @@ QUICK: Final = timedelta(minutes=5)
 
 LEAST_SUCCESS: Final = 0.95
 SILENT_AFTER: Final = timedelta(minutes=15)
+_TRIED: Final = frozenset({"sent", "retry", "refused"})
 SENSOR: Final = "delivery_sensor"
 """Who beats whenever the daemon looks for due messages."""
 
@@ -80,8 +81,8 @@ def health(
     whatever their age."""
     sent = [row for row in outbox if row.sent_at is not None and row.sent_at > now - WINDOW]
     waiting = [row for row in outbox if row.state == "due"]
-    # A message that was put off was not tried.
-    tried = [one for one in attempts if one.outcome != "postponed" and one.at > now - WINDOW]
+    # A message that was put off, or released by a person, was not tried.
+    tried = [one for one in attempts if one.outcome in _TRIED and one.at > now - WINDOW]
     names = sorted({one.channel for one in tried} | {row.channel for row in sent})
     return AlertHealth(
         delivery=_delivery(sent),

@@ -24,15 +24,23 @@ What is found so late that it lies more than ``past`` back is recorded as over: 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from obs_pipeline.alerting.models import Incident, Signal, Status, digest, rank
+from obs_pipeline.alerting.models import Incident, Kind, Signal, Status, digest, rank
 
 _LINES: Final = 20
+_WHY_OVER: Final[Mapping[Kind, str]] = {
+    "budget": "reported over",
+    "run_failure": "a later run went well",
+    "failed_check": "the check holds again",
+    "refused_file": "the file was taken in",
+    "stale_source": "the source sends again",
+    "sync_conflict": "a later sync met no conflict",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ def fold(
     cases = {case.incident.id: case for case in known if not case.incident.merged_into}
     owners = {signal.id: case.incident.id for case in cases.values() for signal in case.signals}
     before = {signal.id: signal for case in cases.values() for signal in case.signals}
-    fresh = {signal.id: signal for signal in found if signal.id not in withdrawn}
+    fresh = {signal.id: signal for signal in _as_known(found, cases.values()) if signal.id not in withdrawn}
     pool = {name: one for name, one in {**before, **fresh}.items() if name not in withdrawn}
     fold_ = _Fold(rules, now, through or now, frozenset(over), before)
     result: dict[str, Case] = {}
@@ -103,6 +111,18 @@ def fold(
         result[name] = fold_.left(cases[name], min(heirs, default=""))
     changed = [case for name, case in result.items() if cases.get(name) != case]
     return Folded(tuple(sorted(changed, key=lambda case: case.incident.id)), tuple(sorted(set(before) - set(pool))))
+
+
+def _as_known(found: Iterable[Signal], cases: Iterable[Case]) -> Iterator[Signal]:
+    """What lasts is one finding as long as its incident does: the next run that fails is not another failure."""
+    lasting = {
+        (case.incident.kind, case.incident.subject): case.signals[-1]
+        for case in cases
+        if case.incident.active and case.signals and case.signals[-1].open_ended
+    }
+    for signal in found:
+        known = lasting.get((signal.kind, signal.subject)) if signal.open_ended else None
+        yield signal if known is None else replace(signal, id=known.id, begins_at=known.begins_at)
 
 
 def no_longer_found(known: Iterable[Case], found: Collection[Signal], days: Collection[date]) -> set[str]:
@@ -261,6 +281,7 @@ class _Fold:
             agents=agents,
             metrics=tuple(sorted({one.metric for one in signals if one.metric})),
             explanation=tuple(one.headline for one in sorted(signals, key=_worst_first)[:_LINES]),
+            page=worst.page,
         )
 
     def _is_over(self, signals: Sequence[Signal], changed_at: datetime) -> bool:
@@ -280,7 +301,7 @@ class _Fold:
     def _why_over(self, signals: Sequence[Signal]) -> str:
         if signals[0].kind == "budget" and not self._reported_over(signals):
             return "the budget's window has ended"
-        return "reported over" if signals[0].subject else "back to the ordinary"
+        return _WHY_OVER.get(signals[0].kind, "back to the ordinary")
 
     def _correction(self, case: Case, signals: Sequence[Signal]) -> str:
         """What was said before and is said differently now. Numbers of findings with a subject move by nature."""
@@ -340,13 +361,15 @@ def _worst_first(signal: Signal) -> tuple[int, float, str]:
 
 
 def _cost_effect(signals: Iterable[Signal]) -> Decimal | None:
-    """Each agent's largest effect, summed: a day's finding contains those of its hours."""
-    largest: dict[tuple[str, str, str], Decimal] = {}
+    """Summed over agents and days. A day's finding contains those of its hours, so of the two the larger counts."""
+    days: dict[tuple[str, str, str, date], Decimal] = defaultdict(Decimal)
+    hours: dict[tuple[str, str, str, date], Decimal] = defaultdict(Decimal)
     for one in signals:
         if one.cost_effect is not None:
-            key = (one.org, one.project, one.agent)
-            largest[key] = max(largest.get(key, one.cost_effect), one.cost_effect, key=abs)
-    return sum(largest.values(), Decimal(0)) if largest else None
+            kept = hours if one.ends_at - one.begins_at < timedelta(days=1) else days
+            kept[one.org, one.project, one.agent, one.begins_at.date()] += one.cost_effect
+    known = days.keys() | hours.keys()
+    return sum((max(days[key], hours[key], key=abs) for key in known), Decimal(0)) if known else None
 
 
 def _same(values: Iterable[str]) -> str:

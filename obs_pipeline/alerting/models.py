@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, get_args
 
 Severity = Literal["info", "warning", "critical"]
 Status = Literal["open", "acknowledged", "resolved"]
-Kind = Literal["anomaly", "budget", "run_failure", "failed_check", "stale_source", "sync_conflict"]
+Kind = Literal["anomaly", "budget", "run_failure", "failed_check", "refused_file", "stale_source", "sync_conflict"]
 State = Literal["firing", "resolved", "digest"]
 Outcome = Literal[
     "sent", "waiting", "inhibited", "silenced", "muted", "held", "nothing_new", "no_receiver", "not_matched"
@@ -51,6 +51,7 @@ class Signal:
     ``subject`` (a budget window, a source, a run) belong to that subject's incident; those without, anomalies, are
     correlated by scope and time. ``level`` is how far it went (a severity's rank, or the percentage of a budget that was
     crossed): rising levels are told, others are not. ``open_ended`` marks what lasts until it is reported over.
+    ``page`` is the path of Dagster's page on it.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Signal:
     expected: float | None = None
     cost_effect: Decimal | None = None
     open_ended: bool = False
+    page: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class Incident:
     correction: str = ""
     episode: int = 0
     merged_into: str = ""
+    page: str = ""
 
     @property
     def anomaly_ids(self) -> tuple[str, ...]:

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from obs_pipeline.alerting import records
 from obs_pipeline.alerting.incidents import Case, Rules, fold, no_longer_found
+from obs_pipeline.alerting.lanes import Past
 from obs_pipeline.alerting.models import Incident, Signal, Trace
-from obs_pipeline.alerting.pipeline import Decisions, Past, decide
+from obs_pipeline.alerting.pipeline import Decisions, decide
 from obs_pipeline.alerting.routes import Routes, RoutesError, load_routes, parse_routes
-from obs_pipeline.storage.alert_store import AlertPass, AlertStore, SignalRow
+from obs_pipeline.storage.alert_pass import AlertPass
+from obs_pipeline.storage.alert_store import AlertStore
+from obs_pipeline.storage.alert_tables import SignalRow
+from obs_pipeline.storage.ledger import Ledger
 
+ROUTES_FILE: Final = "routes.yaml"
 LATELY: Final = timedelta(days=7)
 """How long a resolved incident is still looked at: for its recovery notice, its correction and its coming back."""
 
@@ -101,12 +106,51 @@ def run_pass(
     return PassResult(len(folded.cases), queued, Counter(trace.outcome for trace in decisions.traces))
 
 
+def tell(ledger: Ledger, policies: Path, findings: Findings, now: datetime) -> dict[str, Any]:
+    """A pass over the findings by the routes of the folder; what it did, ready to be shown. Findings that do not say
+    through when usage was looked at are taken to know what has landed. Without any usable routes nothing can be decided,
+    and that is said instead."""
+    store = AlertStore(ledger)
+    findings = replace(findings, through=findings.through or heard_through(ledger, now))
+    try:
+        in_force = routes_in_force(store, policies / ROUTES_FILE, now)
+    except RoutesError as error:
+        return {"routes": f"none can be used, nobody is told: {error}"}
+    passed = run_pass(store, in_force.routes, now, findings)
+    return {
+        "routes": in_force.problem or f"policies/{ROUTES_FILE}",
+        "incidents_changed": passed.changed,
+        "messages_decided": passed.queued,
+        "outcomes": dict(passed.outcomes),
+    }
+
+
+def heard_through(ledger: Ledger, now: datetime) -> datetime:
+    """Up to when there is usage at all: what has not landed is not quiet. ``now`` where nothing ever landed."""
+    newest = [source.last_event for source in ledger.freshness() if source.last_event is not None]
+    return min(now, max(newest, default=now))
+
+
 def preview(store: AlertStore, routes: Routes, now: datetime) -> Decisions:
     """What a pass at ``now`` would decide if nothing new were found; keeps nothing."""
     with store.looking() as ledger:
         incidents = [case.incident for case in _cases(ledger, now).values()]
         silences = [records.silence_of(row) for row in ledger.silences(now)]
         return decide(routes, incidents, silences, _past(ledger, incidents, now), now)
+
+
+class Forgotten(NamedTuple):
+    """How much was deleted."""
+
+    traces: int
+    messages: int
+
+
+def forget(store: AlertStore, before: datetime) -> Forgotten:
+    """Delete traces and sent messages from before then, except what belongs to an incident that is still open. What
+    waits or is parked is never deleted."""
+    needed = {key for row in store.traces_of_active() for key in records.trace_of(row).keys}
+    return Forgotten(store.forget_traces(before), store.forget_messages(before, needed))
 
 
 def change(store: AlertStore, incident: Incident, now: datetime) -> None:

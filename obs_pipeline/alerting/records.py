@@ -12,9 +12,9 @@ from typing import Any, Final, TypeVar
 from pydantic import TypeAdapter
 
 from obs_pipeline.alerting.models import Incident, Notification, Signal, Trace
-from obs_pipeline.alerting.pipeline import Memory
+from obs_pipeline.alerting.news import Memory
 from obs_pipeline.alerting.silences import Silence
-from obs_pipeline.storage.alert_store import IncidentRow, MemoryRow, OutboxRow, SignalRow, SilenceRow, TraceRow
+from obs_pipeline.storage.alert_tables import IncidentRow, MemoryRow, OutboxRow, SignalRow, SilenceRow, TraceRow
 
 Kept = TypeVar("Kept")
 

@@ -39,6 +39,8 @@ _NAME: Final = 160
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _COLOURS: Final[dict[Severity, str]] = {"info": "#2f80ed", "warning": "#c2410c", "critical": "#c81e1e"}
 _SIGNS: Final[dict[Severity, str]] = {"info": "🔵", "warning": "🟠", "critical": "🔴"}
+_OVER: Final = "✅"
+_OVER_COLOUR: Final = "#15803d"
 
 
 @dataclass(frozen=True)
@@ -80,20 +82,23 @@ class Picture:
 class Message:
     """What is told, once, to one receiver.
 
-    ``key`` is the idempotency key; ``thread`` is the same for everything said about one incident. ``series`` are the
-    latest values, oldest first, for the small chart of text media.
+    ``lead`` is what a person needs to know first; ``steps`` are what to do about it, each with its command or an empty
+    value. ``key`` is the idempotency key; ``thread`` is the same for everything said about one incident. ``series`` are
+    the latest values, oldest first, for the small chart of text media.
     """
 
     key: str
     subject: str
     severity: Severity
     lead: str = ""
+    steps: tuple[Fact, ...] = ()
     facts: tuple[Fact, ...] = ()
     items: tuple[Item, ...] = ()
     links: tuple[Link, ...] = ()
     series: tuple[float, ...] = ()
     picture: Picture | None = None
     thread: str = ""
+    is_over: bool = False
 
 
 def plain(text: str, limit: int = _NAME) -> str:
@@ -127,8 +132,11 @@ def tally(items: Iterable[Item]) -> str:
 
 
 def places(items: Iterable[Item], limit: int = 5) -> str:
-    """The scopes with the most items, ``acme/web (212), acme/etl (3)``, and how many more there are."""
+    """The scopes with the most items, ``acme/web (212), acme/etl (3)``, and how many more there are; only how many, where no
+    place has two."""
     counts = Counter(plain(item.scope) for item in items if item.scope).most_common()
+    if len(counts) > limit and counts[0][1] == 1:
+        return f"{len(counts):,} places"
     named = ", ".join(f"{name} ({count:,})" for name, count in counts[:limit])
     return named + (f" and {len(counts) - limit:,} more" if len(counts) > limit else "")
 
@@ -163,6 +171,7 @@ def text_of(message: Message) -> str:
     width = max((len(label) for label, _ in facts), default=0)
     paragraphs = [
         [plain(message.lead, SLACK_TEXT)],
+        [f"> {label}{command and ': '}{command}" for label, command in _steps(message)],
         [f"{label:<{width}}  {value}" for label, value in facts],
         [sparkline(message.series)],
         [f"- {_item_line(item)}" for item in named] + ([f"- and {others:,} more"] if others else []),
@@ -170,6 +179,10 @@ def text_of(message: Message) -> str:
     ]
     written = ("\n".join(line for line in lines if line) for lines in paragraphs)
     return "\n\n".join(paragraph for paragraph in written if paragraph) + "\n"
+
+
+def _steps(message: Message) -> list[tuple[str, str]]:
+    return [(plain(step.label), plain(step.value)) for step in message.steps]
 
 
 def _item_line(item: Item) -> str:
@@ -205,14 +218,21 @@ def _slack_header(message: Message) -> Json:
         subject = clipped(subject, len(subject) - max((len(escaped) - SLACK_HEADER + 2) // 5, 1))
     return {
         "type": "header",
-        "text": {"type": "plain_text", "text": f"{_SIGNS[message.severity]} {escaped}", "emoji": False},
+        "text": {"type": "plain_text", "text": f"{_sign(message)} {escaped}", "emoji": False},
     }
+
+
+def _sign(message: Message) -> str:
+    return _OVER if message.is_over else _SIGNS[message.severity]
 
 
 def _slack_sections(message: Message) -> list[Json]:
     sections: list[Json] = []
     if message.lead:
         sections.append(_rich([_section([_text(plain(message.lead, SLACK_TEXT))])]))
+    if message.steps:
+        steps = [_section([_text(label + (command and ": ")), *_code(command)]) for label, command in _steps(message)]
+        sections.append(_rich([{"type": "rich_text_list", "style": "bullet", "elements": steps}]))
     if message.facts:
         lines: list[Json] = []
         for fact in message.facts:
@@ -246,7 +266,7 @@ def _slack_links(message: Message) -> list[Json]:
 
 
 def _slack_footer(message: Message) -> Json:
-    text = f"{message.severity} · {message.key}"
+    text = f"{_mood(message)} · {message.key}"
     return {
         "type": "context",
         "elements": [{"type": "plain_text", "text": _slack_escaped(plain(text)), "emoji": False}],
@@ -266,6 +286,10 @@ def _text(text: str, *, bold: bool = False) -> Json:
     return {"type": "text", "text": text or "–", **({"style": {"bold": True}} if bold else {})}
 
 
+def _code(text: str) -> list[Json]:
+    return [{"type": "text", "text": text, "style": {"code": True}}] if text else []
+
+
 def _slack_escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -282,8 +306,9 @@ def html_of(message: Message, picture_source: str = "") -> str:
     return _template().render(
         subject=plain(message.subject),
         lead=plain(message.lead, SLACK_TEXT),
-        severity=message.severity,
-        colour=_COLOURS[message.severity],
+        steps=_steps(message),
+        severity=_mood(message),
+        colour=_OVER_COLOUR if message.is_over else _COLOURS[message.severity],
         facts=[(plain(fact.label), plain(fact.value, 500)) for fact in message.facts],
         items=[(plain(item.title), plain(item.remark), item.severity, _COLOURS[item.severity]) for item in named],
         others=others,
@@ -303,7 +328,7 @@ def mail_of(message: Message, sender: str, receivers: Sequence[str], now: dateti
     """
     domain = sender.rpartition("@")[2] or "localhost"
     mail = EmailMessage()
-    mail["Subject"] = f"[{message.severity}] {plain(message.subject)}"
+    mail["Subject"] = plain(message.subject) if message.is_over else f"[{message.severity}] {plain(message.subject)}"
     mail["From"] = sender
     mail["To"] = ", ".join(receivers)
     mail["Date"] = format_datetime(now.replace(tzinfo=UTC))
@@ -320,6 +345,10 @@ def mail_of(message: Message, sender: str, receivers: Sequence[str], now: dateti
         kind, _, subtype = message.picture.media_type.partition("/")
         html.add_related(message.picture.data, kind, subtype, cid=f"<{cid}>", disposition="inline", filename="chart")
     return mail
+
+
+def _mood(message: Message) -> str:
+    return "resolved" if message.is_over else message.severity
 
 
 def _digest(text: str) -> str:

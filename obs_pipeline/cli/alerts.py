@@ -130,20 +130,22 @@ def ack(incident_id: IncidentId, by: Author = "", as_json: AsJson = False) -> No
 def resolve(
     incident_id: IncidentId,
     reason: Annotated[str, typer.Option(help="Why it is over.")] = "",
-    verdict: Annotated[str, typer.Option(help="real or false_positive: it teaches the detection.")] = "",
+    verdict: Annotated[str, typer.Option(help="real, false_positive or planned: it teaches the detection.")] = "",
     by: Author = "",
     as_json: AsJson = False,
 ) -> None:
     """Say that an incident is over."""
+    from obs_pipeline.alerting.feedback import Said, give_feedback
     from obs_pipeline.alerting.incidents import resolved
-    from obs_pipeline.storage.alert_store import FeedbackRow
+    from obs_pipeline.storage.anomaly_labels import VERDICTS, AnomalyLabels
 
-    if verdict not in ("", "real", "false_positive"):
-        raise AlertsError(f"--verdict {verdict}: it is real or false_positive.")
-    store, now, who = _store(open_workspace()), utc_now(), by or getpass.getuser()
+    if verdict and verdict not in VERDICTS:
+        raise AlertsError(f"--verdict {verdict}: it is one of {', '.join(VERDICTS)}.")
+    workspace, now, who = open_workspace(), utc_now(), by or getpass.getuser()
+    store = _store(workspace)
     incident = _incident(store, incident_id)
-    if verdict:
-        store.add_feedback(FeedbackRow(incident.id, who, verdict, reason, now))
+    if verdict in VERDICTS:
+        give_feedback(store, AnomalyLabels(workspace.ledger), incident.id, Said(verdict, who, reason, now))
     _keep(store, resolved(incident, who, now, reason), as_json)
 
 
@@ -240,6 +242,49 @@ def digest(as_json: AsJson = False) -> None:
         out.print(f"{trace.incident_id} on {text(trace.route)}: {_reason(trace)}")
     if not held and not due:
         out.print("Nothing is held back.")
+
+
+@app.command()
+def parked(as_json: AsJson = False) -> None:
+    """Messages that were given up, and why: a person has to change something, and then **alerts retry**."""
+    rows = _store(open_workspace()).outbox("parked")
+    if as_json:
+        print_json([{name: getattr(row, name) for name in _MESSAGE} for row in rows])
+        return
+    if not rows:
+        out.print("No message was given up.")
+        return
+    table = Table("id", "since (UTC)", "to", "what", "why")
+    for row in rows:
+        table.add_row(
+            row.key,
+            f"{row.decided_at:%Y-%m-%d %H:%M}",
+            text(f"{row.receiver} ({row.channel})"),
+            row.message_state,
+            text(row.detail),
+        )
+    out.print(table)
+
+
+@app.command()
+def retry(
+    message_id: Annotated[str, typer.Argument(metavar="ID", help="A message, as 'alerts parked' lists it.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Every message that was given up.")] = False,
+    by: Author = "",
+    as_json: AsJson = False,
+) -> None:
+    """Send again what was given up. Who asked for it is kept in the delivery log."""
+    if bool(message_id) == everything:
+        raise AlertsError("Name one message, or say --all; 'alerts parked' lists them.")
+    store, now, who = _store(open_workspace()), utc_now(), by or getpass.getuser()
+    keys = [row.key for row in store.outbox("parked")] if everything else [message_id]
+    released = [key for key in keys if store.release_parked(key, who, now)]
+    if message_id and not released:
+        raise AlertsError(f"There is no message {message_id} that was given up; 'alerts parked' lists them.")
+    if as_json:
+        print_json({"released": released, "by": who})
+    else:
+        out.print(f"{len(released)} message{'' if len(released) == 1 else 's'} will be sent with the next delivery.")
 
 
 @routes_app.command("test")

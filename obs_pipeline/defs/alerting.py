@@ -1,12 +1,13 @@
 """Alerts leave the house: the sensor that sees what is due, the job that sends it, and the watch over both.
 
-A tick only reads the ledger and asks for a run; everything that opens a connection is in the run's op. Secrets are read
-from the environment when a message is sent, by the names that the routes give them.
+A tick only reads the ledger and asks for a run; everything that opens a connection is in the run's op. Secrets are looked
+up when a message is sent, by the names that the routes give them.
 """
 
 import os
 import random
 import socket
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,26 @@ from obs_pipeline.alerting.connections import channel_for, tracker_for
 from obs_pipeline.alerting.delivery import Courier, deliver_due
 from obs_pipeline.alerting.health import LEAST_SUCCESS, QUICK, SENSOR, WINDOW, AlertHealth, health
 from obs_pipeline.alerting.models import Incident
-from obs_pipeline.alerting.passes import preview, routes_in_force, run_pass
-from obs_pipeline.alerting.records import notification_of
+from obs_pipeline.alerting.passes import (
+    ROUTES_FILE,
+    Findings,
+    forget,
+    heard_through,
+    preview,
+    routes_in_force,
+    run_pass,
+)
+from obs_pipeline.alerting.records import incident_of, notification_of
 from obs_pipeline.alerting.routes import RoutesError
-from obs_pipeline.alerting.wording import Chart
+from obs_pipeline.alerting.wording import Chart, Pages
 from obs_pipeline.clock import utc_now
 from obs_pipeline.defs import checks
 from obs_pipeline.defs.incident_chart import incident_chart
 from obs_pipeline.defs.instance import is_running
 from obs_pipeline.defs.resources import BatchLimits, EngineResource, LakeResource, LedgerResource
+from obs_pipeline.defs.source_watch import silent_sources
 from obs_pipeline.defs.stories import markdown_table
+from obs_pipeline.settings import secret
 from obs_pipeline.storage.alert_store import AlertStore
 
 MESSAGES_PER_RUN = 500
@@ -34,7 +45,10 @@ STUCK_AFTER = timedelta(minutes=10)
 """A run that began longer ago holds up no new one: claims are leased, so that two at once do no harm."""
 
 
-@dg.op(description="Decide what the passing of time brings (waits that end, repeats, digests) and send what is due.")
+@dg.op(
+    description="Decide what the passing of time brings (silent sources, waits that end, repeats, digests), send what is due "
+    "and forget what is old."
+)
 def send_due_messages(
     context: dg.OpExecutionContext,
     ledger: LedgerResource,
@@ -43,11 +57,12 @@ def send_due_messages(
     limits: BatchLimits,
 ) -> None:
     """Log what was sent; the messages themselves are in the ledger."""
-    store = AlertStore(ledger.open())
-    in_force = routes_in_force(store, Path(limits.policies) / "routes.yaml", utc_now())
+    store, now = AlertStore(ledger.open()), utc_now()
+    in_force = routes_in_force(store, Path(limits.policies) / ROUTES_FILE, now)
     if in_force.problem:
         context.log.warning(f"The routes are the last good ones. {in_force.problem}")
-    run_pass(store, in_force.routes, utc_now())
+    findings = replace(silent_sources(ledger.open(), limits, now), through=heard_through(ledger.open(), now))
+    run_pass(store, in_force.routes, now, findings)
 
     def chart_of(incident: Incident) -> Chart:
         with engine.get_connection() as connection:
@@ -55,14 +70,17 @@ def send_due_messages(
 
     courier = Courier(
         store,
-        lambda receiver: channel_for(receiver, environment_value),
-        lambda receiver: tracker_for(receiver, environment_value),
-        dashboard_url=environment_value("OBS_DASHBOARD_URL") or "",
+        lambda receiver: channel_for(receiver, secret),
+        lambda receiver: tracker_for(receiver, secret),
+        pages=Pages(limits.dashboard_url, limits.dagster_url),
         chart_of=chart_of,
     )
     worker = f"{socket.gethostname()}:{os.getpid()}"
     done = deliver_due(store, courier, notification_of, worker, utc_now, random.Random(), MESSAGES_PER_RUN)
     context.log.info(f"{done.sent} sent, {done.retrying} to be tried again, {done.parked} parked")
+    forgotten = forget(store, now - timedelta(days=limits.alert_history_days))
+    if any(forgotten):
+        context.log.info(f"{forgotten.messages} old messages and {forgotten.traces} old traces forgotten")
 
 
 @dg.job(description="Send the alerts that are due.")
@@ -82,7 +100,8 @@ def due_alerts_sensor(
     """Ask for a run when a message is due or would be decided now. Every tick is a heartbeat."""
     store, now = AlertStore(ledger.open()), utc_now()
     store.beat(SENSOR, now)
-    if not store.has_due(now) and not _would_decide(store, Path(limits.policies) / "routes.yaml", now):
+    waits = store.has_due(now) or _would_decide(store, Path(limits.policies) / ROUTES_FILE, now)
+    if not waits and not _sources_changed(store, silent_sources(ledger.open(), limits, now)):
         return dg.SkipReason("No message is due.")
     if is_running(context.instance, deliver_alerts.name, since=now - STUCK_AFTER):
         return dg.SkipReason("Messages are being sent.")
@@ -118,18 +137,21 @@ watch_alerts_schedule = dg.ScheduleDefinition(
 )
 
 
-def environment_value(name: str) -> str | None:
-    """The value of a variable by its name; None when it is not set."""
-    value: str | None = dg.EnvVar(name).get_value()
-    return value
-
-
 def _would_decide(store: AlertStore, routes: Path, now: datetime) -> bool:
     try:
         in_force = routes_in_force(store, routes, now)
     except RoutesError:
         return False
     return bool(preview(store, in_force.routes, now).notifications)
+
+
+def _sources_changed(store: AlertStore, silences: Findings) -> bool:
+    """Whether a source fell silent, or was heard again, since that was last told. Whoever resolved the incident of a
+    silence by hand has heard of it."""
+    active = map(incident_of, store.incidents(("open", "acknowledged")))
+    known = {incident.subject for incident in active if incident.kind == "stale_source"}
+    new = [one for one in silences.signals if one.subject not in known and not store.incident_of_signal(one.id)]
+    return bool(new) or not known.isdisjoint(silences.over)
 
 
 def _metadata(found: AlertHealth) -> dict[str, Any]:

@@ -11,17 +11,20 @@ from typing import Final
 
 import dagster as dg
 
+from obs_pipeline.alerting.passes import tell
 from obs_pipeline.clock import utc_now
+from obs_pipeline.defs import billing_assets, source_assets
 from obs_pipeline.defs.batch import close_killed_batches
-from obs_pipeline.defs.incident_assets import failed_job, tell
 from obs_pipeline.defs.instance import is_running
 from obs_pipeline.defs.partitions import range_tags
 from obs_pipeline.defs.resources import BatchLimits, LakeResource, LedgerResource
+from obs_pipeline.defs.run_reports import findings_of
 from obs_pipeline.settings import get_settings
-from obs_pipeline.storage.ledger import AlertRecord
+from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.tables import ALL_TABLES
 from obs_pipeline.usage.due_days import due_days
 from obs_pipeline.usage.inbox import Inbox
+from obs_pipeline.usage.receiving.spool import move_abandoned
 
 PAUSE_AFTER_FAILURE_SECONDS: Final = 600
 """How long the landing sensor waits after a run that failed: the cause needs a person."""
@@ -35,7 +38,10 @@ land_usage = dg.define_asset_job(
 )
 daily_batch = dg.define_asset_job(
     "daily_batch",
-    dg.AssetSelection.all() - FILES - dg.AssetSelection.assets("policies", "alert_health"),
+    dg.AssetSelection.all()
+    - FILES
+    - dg.AssetSelection.assets("policies", "alert_health", *source_assets.PULLED.keys)
+    - dg.AssetSelection.groups(billing_assets.GROUP),
     description="Everything from settled events to marts, for whole days.",
 )
 
@@ -61,6 +67,7 @@ def daily_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 )
 def landing_sensor(context: dg.SensorEvaluationContext, limits: BatchLimits) -> dg.SensorResult | dg.SkipReason:
     """Ask for a landing run when some waiting file is unchanged since the last look."""
+    move_abandoned(Path(limits.landing).with_name("spool"), Path(limits.landing), utc_now)
     inbox = Inbox(Path(limits.landing), Path(limits.policies) / "sources")
     seen: dict[str, list[int]] = json.loads(context.cursor or "{}")
     present = inbox.fingerprint()
@@ -101,27 +108,27 @@ def touched_days_sensor(
 @dg.run_failure_sensor(
     name="failed_run_alert",
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="A failed run becomes an alert record in the ledger.",
+    description="A failed run, of any job, becomes an incident.",
 )
 def failed_run_alert(context: dg.RunFailureSensorContext, ledger: LedgerResource, limits: BatchLimits) -> None:
-    """One record and one incident a run, whatever how often the daemon looks."""
-    run, error = context.dagster_run, context.failure_event.message or ""
-    tell(ledger.open(), Path(limits.policies), failed_job(run.job_name, run.run_id, utc_now(), error), utc_now())
-    ledger.open().raise_alert(
-        AlertRecord(
-            key=f"run_failed:{run.run_id}",
-            kind="batch_failed",
-            severity="critical",
-            subject=f"The job {run.job_name} failed",
-            detail={
-                "run_id": run.run_id,
-                "job": run.job_name,
-                "partition": run.tags.get("dagster/partition") or run.tags.get("dagster/asset_partition_range_start"),
-                "error": error[:1000],
-            },
-            raised_at=utc_now(),
-        )
-    )
+    """One incident a job, however often it fails and however often the daemon looks."""
+    now = utc_now()
+    tell(ledger.open(), Path(limits.policies), findings_of(context.instance, context.dagster_run, now), now)
+
+
+@dg.run_status_sensor(
+    name="good_run_report",
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="A run that went well ends the incident of its job; a check that failed in it becomes an incident.",
+)
+def good_run_report(context: dg.RunStatusSensorContext, ledger: LedgerResource, limits: BatchLimits) -> None:
+    """Runs that say nothing new cost one look at the open incidents."""
+    now = utc_now()
+    findings = findings_of(context.instance, context.dagster_run, now)
+    anything_open = bool(AlertStore(ledger.open()).incidents(("open", "acknowledged"), limit=1))
+    if findings.signals or anything_open:
+        tell(ledger.open(), Path(limits.policies), findings, now)
 
 
 @dg.op(description="Merge small files and delete those no reader needs any more.")

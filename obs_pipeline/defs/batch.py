@@ -11,24 +11,26 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 
+from obs_pipeline.alerting.passes import tell
 from obs_pipeline.clock import utc_now
 from obs_pipeline.dashboard.queries import batch_result
-from obs_pipeline.defs.incident_assets import failed_job, tell
 from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.partitions import range_tags
 from obs_pipeline.defs.resources import Progress, resources_from
+from obs_pipeline.defs.run_reports import findings_of, offences, why_failed
 from obs_pipeline.detection.models import BatchResult
 from obs_pipeline.errors import ObsError
 from obs_pipeline.settings import Settings
 from obs_pipeline.storage import engine
 from obs_pipeline.storage.lake import DayRange, Lake
-from obs_pipeline.storage.ledger import AlertRecord, Ledger
+from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline.storage.locks import Busy, exclusive
 
+_JOB: Final = "daily_batch"
 _LOCK: Final = "batch"
 _STARTED_HERE: Final = {"obs-pipeline/started_by": "command line"}
 
@@ -65,7 +67,7 @@ def run_daily_batch(
     """Compute the days, all assets, in one run. ``listener`` hears (step, chunk, days) as they are done.
 
     Raises:
-        BatchFailed: a step failed or a blocking check did not pass. An alert record is in the ledger.
+        BatchFailed: a step failed or a blocking check did not pass. An incident is in the ledger.
         Busy: another command is at a batch.
     """
     from obs_pipeline.definitions import defs
@@ -73,16 +75,20 @@ def run_daily_batch(
     started = monotonic()
     with exclusive(settings.scratch, _LOCK), open_instance(settings) as instance:
         _close_killed_runs(instance)
-        result = defs.resolve_job_def("daily_batch").execute_in_process(
+        result = defs.resolve_job_def(_JOB).execute_in_process(
             instance=instance,
             tags={**range_tags(days), **_STARTED_HERE},
             raise_on_error=False,
             resources={**resources_from(settings), "progress": Progress(listener)},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
-    failed = [_failed_check(one) for one in result.get_asset_check_evaluations() if not one.passed]
+        failed = [_failed_check(one) for one in result.get_asset_check_evaluations() if not one.passed]
+        # No daemon may be running whose sensors would tell of it; told twice is told once.
+        findings = findings_of(instance, instance.get_run_by_id(result.run_id) or result.dagster_run, utc_now())
+        tell(Ledger(settings.ledger), settings.policies, findings, utc_now())
+        cause = "" if result.success else why_failed(instance, result.run_id)
     if not result.success:
-        raise _failure(settings, result, failed)
+        raise BatchFailed(f"The batch stopped: {cause}. Run {result.run_id} on the Dagster page has the whole story.")
     duration = timedelta(seconds=monotonic() - started)
     return BatchRun(result.run_id, days, _result(settings, days, duration), failed)
 
@@ -112,36 +118,5 @@ def _close_killed_runs(instance: dg.DagsterInstance) -> None:
 
 
 def _failed_check(evaluation: dg.AssetCheckEvaluation) -> FailedCheck:
-    offences = evaluation.metadata.get("offences")
-    count = int(str(offences.value)) if offences is not None else 0
     key = evaluation.asset_check_key
-    return FailedCheck(key.asset_key.to_user_string(), key.name, bool(evaluation.blocking), count)
-
-
-def _failure(settings: Settings, result: dg.ExecuteInProcessResult, failed: Sequence[FailedCheck]) -> BatchFailed:
-    blocking = [check for check in failed if check.blocking]
-    if blocking:
-        cause = "; ".join(f"{check.asset}: {check.name} ({check.offences} offences)" for check in blocking)
-    else:
-        cause = "; ".join(_reason(event) for event in result.all_events if event.is_step_failure) or "no step ran"
-    Ledger(settings.ledger).raise_alert(
-        AlertRecord(
-            key=f"run_failed:{result.run_id}",
-            kind="batch_failed",
-            severity="critical",
-            subject="The job daily_batch failed",
-            detail={"run_id": result.run_id, "job": "daily_batch", "error": cause[:1000]},
-            raised_at=utc_now(),
-        )
-    )
-    findings = failed_job("daily_batch", result.run_id, utc_now(), cause)
-    tell(Ledger(settings.ledger), settings.policies, findings, utc_now())
-    return BatchFailed(f"The batch stopped: {cause}. Run {result.run_id} on the Dagster page has the whole story.")
-
-
-def _reason(event: Any) -> str:
-    error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    first_line = (error.message if error is not None else "unknown").strip().splitlines()[0]
-    return f"{event.step_key}: {first_line}"
+    return FailedCheck(key.asset_key.to_user_string(), key.name, bool(evaluation.blocking), offences(evaluation))

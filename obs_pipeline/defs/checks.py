@@ -47,6 +47,11 @@ CHECKS: Final[Mapping[str, tuple[Guard, ...]]] = {
         Guard("mispriced_calls", "Reported costs agree with the list prices.", blocking=False),
         Guard("sources_are_fresh", "Every source was heard of recently.", blocking=False),
     ),
+    "usage_twins": (
+        _UNIQUE,
+        _SCHEMA,
+        Guard("no_near_twins", "No two sources report calls that look like one and are both counted.", blocking=False),
+    ),
     "usage_hourly": (
         _MONEY,
         _UNIQUE,
@@ -74,12 +79,40 @@ CHECKS: Final[Mapping[str, tuple[Guard, ...]]] = {
             blocking=False,
         ),
     ),
+    "forecasts": (
+        _UNIQUE,
+        _SCHEMA,
+        Guard(
+            "interval_coverage",
+            "Replayed over a month, 80 % intervals for the day ahead hold four times in five, give or take 15 points.",
+            blocking=False,
+        ),
+    ),
     "mart_spend": (_MONEY, _UNIQUE, _SCHEMA),
     "mart_leaderboard": (_MONEY, _UNIQUE, _SCHEMA),
     "mart_data_quality": (
         Guard("accounts_for_every_event", "Accepted rows are the events, exactly, day by day.", blocking=True),
         _UNIQUE,
         _SCHEMA,
+    ),
+    "billed_buckets": (
+        _UNIQUE,
+        _SCHEMA,
+        Guard("bills_are_read", "Every configured bill could be read to its last whole day.", blocking=False),
+    ),
+    "reconciliation": (
+        _UNIQUE,
+        _SCHEMA,
+        Guard(
+            "terms_come_to_the_gap",
+            "Missing, surplus, late, unpriced, mispriced and unexplained add up to billed less captured, exactly.",
+            blocking=True,
+        ),
+        Guard(
+            "within_tolerance",
+            "No day of a seller is further off than policies/bills.yaml tolerates, what is late aside.",
+            blocking=False,
+        ),
     ),
     "alert_health": (
         Guard("delivery_is_quick", "95 % are sent within five minutes.", blocking=False),

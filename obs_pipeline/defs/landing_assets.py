@@ -5,7 +5,10 @@ from pathlib import Path
 
 import dagster as dg
 
+from obs_pipeline.alerting.passes import Findings, tell
+from obs_pipeline.alerting.signals import file_subject, refused_file
 from obs_pipeline.clock import utc_now
+from obs_pipeline.defs import source_assets
 from obs_pipeline.defs.resources import (
     BatchLimits,
     EngineResource,
@@ -14,14 +17,15 @@ from obs_pipeline.defs.resources import (
     PricesResource,
 )
 from obs_pipeline.defs.stories import markdown_table
-from obs_pipeline.storage.ledger import AlertRecord
 from obs_pipeline.storage.locks import exclusive
-from obs_pipeline.usage.inbox import Inbox, Refusal
+from obs_pipeline.usage.currencies import RateBook
+from obs_pipeline.usage.inbox import Inbox
 from obs_pipeline.usage.landing import Landing
 
 
 @dg.asset(
     group_name="landing",
+    deps=source_assets.PULLED.keys,
     owners=["team:platform"],
     kinds={"file"},
     description="Usage files taken in from the landing folder, each once, whatever days their events belong to.",
@@ -34,7 +38,7 @@ def usage_files(
     prices: PricesResource,
     limits: BatchLimits,
 ) -> dg.MaterializeResult:
-    """Land every waiting file; note those that cannot be read as alerts."""
+    """Land every waiting file; those that cannot be read become incidents."""
     inbox = Inbox(Path(limits.landing), Path(limits.policies) / "sources")
     waiting = inbox.waiting()
     with engine.get_connection() as connection, exclusive(Path(limits.scratch), "landing"):
@@ -46,11 +50,18 @@ def usage_files(
             Path(limits.scratch),
             limits.undated,
             limits.price_tolerance,
+            RateBook.load(Path(limits.policies) / "currencies.yaml"),
         )
         reports, refusals = inbox.take_in(landing, waiting, utc_now)
     for refusal in refusals:
         context.log.error(f"{refusal.name}: {refusal.reason}")
-        ledger.open().raise_alert(_alert(refusal))
+    now = utc_now()
+    findings = Findings(
+        [refused_file(refusal.name, refusal.reason, now) for refusal in refusals],
+        over={file_subject(report.name) for report in reports},
+    )
+    if reports or refusals:
+        tell(ledger.open(), Path(limits.policies), findings, now)
     rows = [
         (report.name, report.source, report.rows, report.accepted, json.dumps(report.rejected), report.unpriced)
         for report in reports
@@ -65,16 +76,4 @@ def usage_files(
                 markdown_table(["file", "source", "rows", "accepted", "rejected", "unpriced"], rows)
             ),
         }
-    )
-
-
-def _alert(refusal: Refusal) -> AlertRecord:
-    now = utc_now()
-    return AlertRecord(
-        key=f"file_refused:{refusal.name}:{now:%Y-%m-%d}",
-        kind="file_refused",
-        severity="warning",
-        subject=f"{refusal.name} could not be landed",
-        detail={"reason": refusal.reason},
-        raised_at=now,
     )

@@ -73,11 +73,15 @@ class BatchLimits(dg.ConfigurableResource[Any]):
     price_tolerance: float
     unpriced_share_limit: float
     freshness_hours: int
+    stale_after_hours: float
+    alert_history_days: int
     allowed_lateness_hours: int
     policies: str
     landing: str
     scratch: str
     undated_day: str
+    dashboard_url: str
+    dagster_url: str
 
     @cached_property
     def undated(self) -> date:
@@ -112,11 +116,15 @@ def resources_from(settings: Settings) -> dict[str, Any]:
             price_tolerance=settings.price_tolerance,
             unpriced_share_limit=settings.unpriced_share_limit,
             freshness_hours=settings.freshness_hours,
+            stale_after_hours=settings.stale_after_hours,
+            alert_history_days=settings.alert_history_days,
             allowed_lateness_hours=settings.allowed_lateness_hours,
             policies=str(settings.policies),
             landing=str(settings.landing),
             scratch=str(settings.scratch),
             undated_day=settings.first_day.isoformat(),
+            dashboard_url=settings.dashboard_url,
+            dagster_url=settings.dagster_url,
         ),
         "progress": Progress(),
     }

@@ -1,13 +1,12 @@
 """The ledger: transactional tables, row by row, where a decision and its history are kept.
 
-Holds which files were landed with what counts, which days the batch has settled, and alert records. Money and counts
-of usage never live only here. SQLite in WAL mode by default, any SQLAlchemy URL otherwise. Times are UTC, naive.
+Holds which files were landed with what counts and which days the batch has settled. Money and counts of usage never
+live only here. SQLite in WAL mode by default, any SQLAlchemy URL otherwise. Times are UTC, naive.
 Schema changes are Alembic migrations beside this module.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,17 +58,6 @@ settled_days: Final = sa.Table(
     sa.Column("settled_at", sa.DateTime),
 )
 
-alert_records: Final = sa.Table(
-    "alert_records",
-    metadata,
-    sa.Column("key", sa.String(200), primary_key=True, comment="idempotency key: one record a cause"),
-    sa.Column("kind", sa.String(50), nullable=False),
-    sa.Column("severity", sa.String(20), nullable=False),
-    sa.Column("subject", sa.Text, nullable=False),
-    sa.Column("detail", sa.Text, nullable=False, comment="JSON object"),
-    sa.Column("raised_at", sa.DateTime, nullable=False),
-)
-
 
 class LedgerError(ObsError):
     """The ledger cannot be opened; the message says where it is and what to do."""
@@ -110,25 +98,16 @@ class SourceFreshness:
     last_landed: datetime | None
 
 
-@dataclass(frozen=True)
-class AlertRecord:
-    """Something that went wrong and must reach a person; ``key`` makes it one record a cause."""
-
-    key: str
-    kind: str
-    severity: str
-    subject: str
-    detail: dict[str, Any]
-    raised_at: datetime
-
-
 class Ledger:
-    """Opens, migrates and answers. One instance a process is enough; it is safe across threads."""
+    """Opens, migrates and answers. One instance a process is enough; it is safe across threads.
 
-    def __init__(self, url: str) -> None:
+    ``patience`` is for how many seconds a SQLite ledger that another process holds locked is waited for.
+    """
+
+    def __init__(self, url: str, patience: float = 30.0) -> None:
         self.url = url
         try:
-            self._engine = _create_engine(url)
+            self._engine = _create_engine(url, patience)
         except (sa.exc.ArgumentError, ImportError) as error:
             raise LedgerError(f"The ledger URL {_without_secrets(url)} cannot be used: {error}.") from None
         self._migrated = False
@@ -282,6 +261,28 @@ class Ledger:
                 for source, files, rows, last_event, last_landed in connection.execute(query)
             ]
 
+    def landings(self, since: datetime) -> list[tuple[str, datetime, datetime | None]]:
+        """(source, landed at, newest event) of every file that landed after ``since``, and of each source's last file
+        before it."""
+        per_file = (
+            sa.select(landed_days.c.file_id, sa.func.max(landed_days.c.last_event).label("last_event"))
+            .group_by(landed_days.c.file_id)
+            .subquery()
+        )
+        recent = (
+            sa.select(landed_files.c.source, landed_files.c.landed_at, per_file.c.last_event)
+            .outerjoin(per_file, per_file.c.file_id == landed_files.c.file_id)
+            .where(landed_files.c.state == "landed", landed_files.c.landed_at > since)
+        )
+        before = (
+            sa.select(landed_files.c.source, sa.func.max(landed_files.c.landed_at), sa.func.max(per_file.c.last_event))
+            .outerjoin(per_file, per_file.c.file_id == landed_files.c.file_id)
+            .where(landed_files.c.state == "landed", landed_files.c.landed_at <= since)
+            .group_by(landed_files.c.source)
+        )
+        with self.read() as connection:
+            return [tuple(row) for query in (before, recent) for row in connection.execute(query)]
+
     # -- days ---------------------------------------------------------------------------------------------------
 
     def newest_landing_per_day(self) -> dict[date, int]:
@@ -322,40 +323,20 @@ class Ledger:
             )
             return int(done.rowcount)
 
-    # -- alerts -------------------------------------------------------------------------------------------------
-
-    def raise_alert(self, alert: AlertRecord) -> bool:
-        """Record an alert; False when its key is on record already."""
-        with self.begin() as connection:
-            known = connection.scalar(sa.select(alert_records.c.key).where(alert_records.c.key == alert.key))
-            if known is not None:
-                return False
-            connection.execute(sa.insert(alert_records).values({**vars(alert), "detail": json.dumps(alert.detail)}))
-            return True
-
-    def alerts(self, limit: int = 50) -> list[AlertRecord]:
-        """The newest alert records first."""
-        query = sa.select(alert_records).order_by(alert_records.c.raised_at.desc()).limit(limit)
-        with self.begin() as connection:
-            return [
-                AlertRecord(**{**row, "detail": json.loads(row["detail"])})
-                for row in connection.execute(query).mappings()
-            ]
-
 
 _READ_ONLY: Final = {"only_reads": True}
 
-HEAD: Final = "0006"
+HEAD: Final = "0009"
 """The newest migration; a test holds it against the migrations folder."""
 
 
-def _create_engine(url: str) -> Engine:
+def _create_engine(url: str, patience: float) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return sa.create_engine(url, pool_pre_ping=True)
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": 30})
+    engine = sa.create_engine(url, connect_args={"timeout": patience})
     sa.event.listen(engine, "connect", _configure_sqlite)
     sa.event.listen(engine, "begin", _begin_immediate)
     return engine

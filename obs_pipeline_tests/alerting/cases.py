@@ -58,3 +58,17 @@ def routes(text: str = "", receivers: str = "[{name: dashboard, channel: widget}
     if "group_interval" not in text:
         written += "  group_interval: 0s\n"
     return parse_routes((written + text).encode(), "routes.yaml")
+
+
+def many_routes(count: int = 200) -> Routes:
+    """Routes over projects of which every other one passes on what it takes."""
+    text = "receivers: [{name: d, channel: widget}]\nroute:\n  receivers: [d]\n  routes:\n" + "".join(
+        f"    - {{name: r{n}, match: {{project: 'p{n}-*', agent: '!agent-{n}*'}}, continue: {str(n % 2 == 0).lower()}}}\n"
+        for n in range(count)
+    )
+    return parse_routes(text.encode(), "routes.yaml")
+
+
+def many_incidents(count: int) -> list[Incident]:
+    """Incidents of as many agents, in projects that most of :func:`many_routes` mean."""
+    return [incident(f"inc-{n}", agent=f"agent-{n}", project=f"p{n % 210}-x") for n in range(count)]

@@ -342,7 +342,7 @@ def test_a_receiver_becomes_its_channel(channel: str, options, expected):
         ("slack", {"token": "TOKEN"}, "it needs webhook, or channel and token"),
         ("email", {"from": "a@b.c"}, "it needs to"),
         ("slack", {"webhook": "UNSET"}, "the variable UNSET is not set"),
-        ("slack", {"webhook": SECRETS["HOOK"]}, "by the name of a variable, not by value"),
+        ("slack", {"webhook": SECRETS["HOOK"]}, "webhook must be the name of a variable"),
         ("email", {"to": "a@b.c", "from": "d@e.f", "server": "BAD"}, "BAD must look like smtp://"),
         ("task", {"tracker": "trello"}, "there is no task tracker 'trello'"),
         ("task", {"tracker": "github", "token": "TOKEN"}, "it needs repository and token"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from obs_pipeline.alerting.health import QUICK, SENSOR, SILENT_AFTER, WINDOW, Percentiles, health, percentile
 from obs_pipeline.alerting.records import outbox_row
-from obs_pipeline.storage.alert_store import DeliveryRow, FeedbackRow
+from obs_pipeline.storage.alert_tables import DeliveryRow, FeedbackRow
 from obs_pipeline_tests.alerting.notifications import AT, incident, notification
 
 NOW = AT + timedelta(days=1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from obs_pipeline.alerting.incidents import Case, acknowledged, fold, no_longer_found, reopened, resolved
 from obs_pipeline.alerting.models import Signal
-from obs_pipeline.alerting.signals import anomaly_signal, budget_signal, stale_source
+from obs_pipeline.alerting.signals import anomaly_signal, budget_signal, failed_run, stale_source
 from obs_pipeline_tests.alerting.cases import HOUR, MINUTE, NOON, incident, signal
 
 
@@ -171,6 +171,12 @@ def test_cost_is_counted_once_for_a_day_and_its_hours():
     assert cases.only().cost_effect == Decimal("90")
 
 
+def test_hours_of_one_incident_cost_what_they_cost_together():
+    cases = Cases()
+    cases.fold([signal(f"h{n}", n, cost_effect=Decimal("21")) for n in range(6)], NOON + 6 * HOUR)
+    assert cases.only().cost_effect == Decimal("126")
+
+
 def test_a_corrected_number_is_a_correction_and_a_slight_change_is_none():
     cases = Cases()
     cases.fold([signal("a", 0)], NOON + HOUR)
@@ -219,11 +225,30 @@ def test_a_budget_is_one_incident_a_window_and_ends_with_it():
 def test_a_silent_source_stays_an_incident_until_it_is_reported_over():
     cases = Cases()
     for hour in range(4, 10):
-        cases.fold([stale_source("gateway", NOON, NOON + hour * HOUR)], NOON + hour * HOUR)
+        cases.fold([stale_source("gateway", NOON, NOON, NOON + hour * HOUR)], NOON + hour * HOUR)
     one = cases.only()
     assert (one.status, one.kind, one.source) == ("open", "stale_source", "gateway")
     assert "sent nothing for 9 h" in one.headline
+    assert len(one.signal_ids) == 1
     cases.fold([], NOON + 40 * HOUR, over=["gateway"])
+    assert (cases.only().status, cases.only().resolution) == ("resolved", "the source sends again")
+
+
+def test_a_job_that_fails_again_and_again_is_one_finding_until_it_runs_well():
+    cases = Cases()
+    for hour in range(5):
+        cases.fold([failed_run("land_usage", f"run-{hour}", NOON + hour * HOUR, f"disk {hour}")], NOON + hour * HOUR)
+    assert (len(cases.only().signal_ids), cases.only().began_at, cases.only().page) == (1, NOON, "runs/run-4")
+    assert cases.only().headline == "The job land_usage failed: disk 4"
+    cases.fold([], NOON + 6 * HOUR, over=["job:land_usage"])
+    assert (cases.only().status, cases.only().resolution) == ("resolved", "a later run went well")
+    cases.fold([failed_run("land_usage", "run-9", NOON + 9 * HOUR, "disk 9")], NOON + 9 * HOUR)
+    assert (cases.only().status, cases.only().episode, len(cases.only().signal_ids)) == ("open", 1, 2)
+
+
+def test_a_failure_that_is_heard_of_after_the_next_good_run_is_on_record_and_over():
+    cases = Cases()
+    cases.fold([failed_run("land_usage", "run-1", NOON, "disk")], NOON + HOUR, over=["job:land_usage"])
     assert cases.only().status == "resolved"
 
 

@@ -16,7 +16,7 @@ from obs_pipeline.alerting.signals import stale_source
 from obs_pipeline.alerting.silences import new_silence
 from obs_pipeline.settings import project_root
 from obs_pipeline.storage.alert_store import AlertStore
-from obs_pipeline.storage.ledger import Ledger
+from obs_pipeline.storage.ledger import LandedDay, LandedFile, Ledger
 from obs_pipeline_tests.alerting.cases import HOUR, MINUTE, NOON, routes, signal
 from obs_pipeline_tests.alerting.test_incidents import budget
 
@@ -117,7 +117,7 @@ def test_a_source_that_is_down_says_stale_and_not_that_cost_dropped(store: Alert
         drops = [
             signal(f"d{n}{hour}", hour - 1, agent=f"a{n}", direction="drop", severity="critical") for n in range(5)
         ]
-        go(store, now, 1, found=Findings([*drops, stale_source("gateway", NOON, now)]))
+        go(store, now, 1, found=Findings([*drops, stale_source("gateway", NOON, NOON, now)]))
     told = messages(store) + messages(store, tasks=True)
     assert {one.kind for message in told for one in message.incidents} == {"stale_source"}
     assert len(messages(store)) == 1
@@ -184,6 +184,23 @@ def test_a_pass_leaves_a_heartbeat(store: AlertStore):
     run_pass(store, routes(), NOON)
     run_pass(store, routes(), NOON + HOUR)
     assert store.heartbeats() == {"pass": NOON + HOUR}
+
+
+def test_an_incident_does_not_end_while_nothing_of_its_data_is_heard(tmp_path: Path):
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    store, policies = AlertStore(ledger), project_root() / "policies"
+
+    def hear(at: datetime) -> None:
+        ledger.start_landing(LandedFile(f"f{at}", "gateway", "f", 1, 0, None), "m", at)
+        ledger.finish_landing(f"f{at}", 1, [LandedDay(at.date(), 1, 0, at, at)], at)
+
+    hear(NOON + HOUR)
+    passes.tell(ledger, policies, Findings([signal("a", 0)]), NOON + HOUR)
+    passes.tell(ledger, policies, Findings(), NOON + 8 * HOUR)
+    assert [row.status for row in store.incidents()] == ["open"]
+    hear(NOON + 4 * HOUR)
+    passes.tell(ledger, policies, Findings(), NOON + 9 * HOUR)
+    assert [row.status for row in store.incidents()] == ["resolved"]
 
 
 # -- routes in force --------------------------------------------------------------------------------------------------

@@ -48,6 +48,11 @@ HEAD = "receivers:\n  - {name: d, channel: widget}\n"
         ),
         (HEAD + "route: {}\ninhibit:\n  - {name: i, source: {}, target: {}, equal: [colour]}\n", 5, "is no label"),
         (HEAD + "route:\n  escalation: {after: 1h, receivers: boss}\n", 4, "there is no receiver 'boss'"),
+        (
+            "receivers:\n  - {name: s, channel: slack, options: {webhook: 'https://hooks.example/x'}}\nroute: {}\n",
+            2,
+            "webhook must be the name of a variable",
+        ),
         (HEAD + "route: {\n", 4, "is not YAML"),
         (HEAD, 1, "route: is missing"),
         ("", 1, "holds 0 documents"),

@@ -1,19 +1,13 @@
 """One task an incident, in every tracker: found before it is made, extended, closed, opened again.
 
-GitHub's requests are held against its published description. Redmine is started for real where it is installed
-(Debian's ``redmine``, ``redmine-sqlite`` and ``puma``); that test is slow and skipped elsewhere.
+GitHub's requests are held against its published description (``github_api.json`` names its version); Jira's against
+nothing but the fake below, because no package holds a description of it. A real Redmine is started in ``test_redmine``.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 from datetime import datetime
 from pathlib import Path
 
@@ -252,63 +246,3 @@ def test_the_ledgers_own_task_is_the_same_whenever_it_is_asked_for():
     assert task == tracker.ensure(TASK, NOW)
     assert task.id == TASK.mark
     assert tracker.close(task, "over", NOW) == Sent(task.id)
-
-
-REDMINE = Path("/usr/share/redmine")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not REDMINE.exists(), reason="Debian's redmine is not installed")
-def test_a_real_redmine_gets_one_issue_that_is_extended_closed_and_opened_again(tmp_path: Path):
-    root, database = tmp_path / "redmine", tmp_path / "redmine.sqlite3"
-    shutil.copytree(REDMINE, root, symlinks=False, ignore_dangling_symlinks=True)
-    (root / "Gemfile.local").write_text('gem "puma"\n')
-    (root / "config/database.yml").write_text(f"production:\n  adapter: sqlite3\n  database: {database}\n")
-    environment = {**os.environ, "RAILS_ENV": "production", "SECRET_KEY_BASE": "x" * 64, "REDMINE_LANG": "en"}
-
-    def run(*words: str) -> str:
-        done = subprocess.run(
-            words, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    run("bundle", "install", "--local")
-    run("bundle", "exec", "rake", "db:migrate", "redmine:load_default_data")
-    setup = (
-        "Setting.rest_api_enabled = '1'; p = Project.create!(name: 'Ops', identifier: 'ops'); "
-        "p.trackers = Tracker.all; p.save!; puts User.find_by(login: 'admin').api_key"
-    )
-    key = run("bundle", "exec", "rails", "runner", setup).split()[-1]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        ["bundle", "exec", "rails", "server", "-u", "puma", "-b", "127.0.0.1", "-p", str(port)],
-        cwd=root,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{url}/issues.json", timeout=2)
-                break
-            except OSError as error:
-                if getattr(error, "code", None) is not None:
-                    break
-                time.sleep(0.5)
-        tracker = RedmineTracker(url, "ops", SecretStr(key))
-        task_of = Task(TASK.key, TASK.title, TASK.body, TASK.priority, TASK.labels)
-        task = tracker.ensure(task_of, NOW)
-        assert isinstance(task, TaskRef), task
-        assert tracker.ensure(task_of, NOW) == task
-        assert isinstance(tracker.comment(task, "It grew.", NOW), Sent)
-        assert isinstance(tracker.close(task, "Over.", NOW), Sent)
-        assert tracker.ensure(task_of, NOW) == task
-        assert isinstance(RedmineTracker(url, "ops", SecretStr("bad")).ensure(task_of, NOW), Refused)
-        assert isinstance(RedmineTracker(url, "nowhere", SecretStr(key)).ensure(task_of, NOW), Refused)
-    finally:
-        server.terminate()
-        server.wait(20)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from obs_pipeline.alerting.passes import Findings, run_pass
+from obs_pipeline.alerting.records import incident_of
 from obs_pipeline.alerting.routes import load_routes
 from obs_pipeline.cli.main import app
 from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
-from obs_pipeline.settings import Settings, project_root
+from obs_pipeline.settings import Settings, get_settings, project_root
 from obs_pipeline.storage.alert_store import AlertStore
+from obs_pipeline.storage.alert_tables import DeliveryRow
+from obs_pipeline.storage.anomaly_labels import AnomalyLabels
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline_tests.alerting.cases import signal
 
 POLICIES = project_root() / "policies"
+NEVER = datetime(2000, 1, 1)
 
 
 @pytest.fixture
@@ -78,6 +82,8 @@ def test_an_incident_is_acknowledged_resolved_and_reopened(store: AlertStore):
     assert json.loads(said("ack", name, "--by", "ada", "--json"))["acknowledged_by"] == "ada"
     said("resolve", name, "--by", "ada", "--reason", "a test", "--verdict", "false_positive")
     assert [(row.verdict, row.note) for row in store.feedback()] == [("false_positive", "a test")]
+    [label] = AnomalyLabels(Ledger(get_settings().ledger)).standing()
+    assert (label.anomaly_id, label.verdict, label.agent) == ("an-1", "false_positive", "[red]triage")
     assert "is over: resolved by ada: a test" in str(refused("ack", name))
     assert said("list").startswith("No incidents are open")
     assert json.loads(said("reopen", name, "--json"))["episode"] == 1
@@ -104,12 +110,54 @@ def test_a_silence_is_previewed_made_listed_and_ended(store: AlertStore):
         (["silence", "agent", "--for", "2h"], "write it as agent=NAME"),
         (["silence", "--for", "2h", "--reason", "y"], "would hide everything"),
         (["silence", "--end", "si-none"], "There is no silence si-none"),
-        (["resolve", "an-1", "--verdict", "maybe"], "real or false_positive"),
+        (["resolve", "an-1", "--verdict", "maybe"], "real, false_positive, planned"),
+        (["retry"], "Name one message, or say --all"),
+        (["retry", "al-none"], "There is no message al-none"),
         (["routes", "test", "agnt=x"], "is no label"),
     ],
 )
 def test_wrong_use_is_told_with_the_way_out(store: AlertStore, words: list[str], message: str):
     assert message in str(refused(*words))
+
+
+def test_what_was_given_up_is_listed_and_released_and_who_did_it_is_on_record(store: AlertStore):
+    assert said("parked").startswith("No message was given up")
+    one, other = store.outbox("due")
+    for row in (one, other):
+        store.park(DeliveryRow(row.key, row.channel, "w", 1, "refused", utc_now(), 3, "[red]channel_not_found"))
+    assert said("parked").count("[red]channel_not_found") == 2
+    assert {row["key"] for row in json.loads(said("parked", "--json"))} == {one.key, other.key}
+    assert said("retry", one.key, "--by", "ada").startswith("1 message will be sent")
+    assert json.loads(said("retry", "--all", "--by", "bob", "--json")) == {"released": [other.key], "by": "bob"}
+    assert store.outbox("parked") == []
+    log = [(entry.key, entry.worker, entry.detail) for entry in store.deliveries(NEVER) if entry.outcome == "released"]
+    assert log == [(one.key, "ada", "[red]channel_not_found"), (other.key, "bob", "[red]channel_not_found")]
+    assert "There is no message" in str(refused("retry", one.key))
+
+
+def test_a_sync_that_conflicts_stop_is_an_incident_until_one_goes_through(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "policies"
+    (folder / "agents").mkdir(parents=True)
+    (folder / "routes.yaml").write_text((POLICIES / "routes.yaml").read_text())
+    bot = "name: B\nscope: agent\nscope_id: bot\norg: acme\nproject: web\nbudgets:\n  cost: {limit: 5, period: daily}\n"
+    (folder / "agents" / "one.yaml").write_text(f"id: one\n{bot}")
+    (folder / "agents" / "twin.yaml").write_text(f"id: twin\n{bot}")
+    monkeypatch.setenv("OBS_POLICIES", str(folder))
+    get_settings.cache_clear()
+    store = AlertStore(Ledger(settings.ledger))
+    for _ in range(2):
+        assert CliRunner().invoke(app, ["policies", "sync"]).exit_code == 3
+    [incident] = [incident_of(row) for row in store.incidents()]
+    assert (incident.kind, incident.status, len(incident.signal_ids)) == ("sync_conflict", "open", 1)
+    assert incident.headline.startswith("The policies were not put into force: ")
+    (folder / "agents" / "twin.yaml").unlink()
+    assert CliRunner().invoke(app, ["policies", "sync", "--dry-run"]).exit_code == 0
+    assert [row.status for row in store.incidents()] == ["open"]
+    assert CliRunner().invoke(app, ["policies", "sync"]).exit_code == 0
+    [incident] = [incident_of(row) for row in store.incidents()]
+    assert (incident.status, incident.resolution) == ("resolved", "a later sync met no conflict")
 
 
 def test_routes_test_shows_the_receiver_and_runs_the_cases(settings: Settings):

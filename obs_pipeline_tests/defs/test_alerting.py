@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,24 +12,30 @@ import pyarrow as pa
 import pytest
 
 from obs_pipeline.alerting.health import SENSOR
-from obs_pipeline.alerting.models import Receiver
-from obs_pipeline.alerting.records import incident_row, outbox_row
+from obs_pipeline.alerting.models import Receiver, Trace
+from obs_pipeline.alerting.passes import Findings, run_pass
+from obs_pipeline.alerting.records import incident_row, outbox_row, trace_row
+from obs_pipeline.alerting.routes import load_routes
+from obs_pipeline.alerting.signals import failed_run
 from obs_pipeline.clock import utc_now
 from obs_pipeline.defs.alerting import (
     alert_health,
     deliver_alerts,
     due_alerts_sensor,
-    environment_value,
 )
 from obs_pipeline.defs.incident_chart import incident_chart
+from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.resources import resources_from
 from obs_pipeline.detection.tables import BASELINES
 from obs_pipeline.settings import Settings, project_root
 from obs_pipeline.storage.alert_store import AlertStore
+from obs_pipeline.storage.alert_tables import DeliveryRow
 from obs_pipeline.storage.lake import Lake
 from obs_pipeline.storage.ledger import Ledger
-from obs_pipeline_tests.alerting.loopback import http_server
+from obs_pipeline_tests.alerting.loopback import Answer, Request, http_server
 from obs_pipeline_tests.alerting.notifications import incident, notification
+
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -59,10 +66,12 @@ def look(settings: Settings, instance: dg.DagsterInstance):
         return due_alerts_sensor(tick)
 
 
-def send(settings: Settings) -> dg.ExecuteInProcessResult:
+def send(settings: Settings, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
     resources = resources_from(settings)
     needed = ("ledger", "limits", "lake", "engine")
-    return deliver_alerts.execute_in_process(resources={name: resources[name] for name in needed})
+    return deliver_alerts.execute_in_process(
+        resources={name: resources[name] for name in needed}, instance=instance, raise_on_error=False
+    )
 
 
 def test_nothing_due_asks_for_no_run_and_leaves_a_heartbeat(settings: Settings, store: AlertStore):
@@ -94,11 +103,99 @@ def test_the_job_sends_by_the_secret_that_the_environment_holds(
 
 def test_a_secret_that_is_not_set_is_said_and_tried_again(settings: Settings, store: AlertStore):
     key = put(store, Receiver("ops", "slack", {"webhook": "OBS_TEST_HOOK"}))
-    assert environment_value("OBS_TEST_HOOK") is None
     assert send(settings).success
     [row] = store.messages([key])
     assert (row.state, row.attempts) == ("due", 1)
     assert "the variable OBS_TEST_HOOK is not set" in row.detail
+
+
+def test_a_secret_is_in_no_log_no_reason_no_metadata_and_no_file(
+    settings: Settings,
+    store: AlertStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+):
+    secrets = {
+        "OBS_TEST_HOOK": "very-secret-path",
+        "OBS_TEST_TOKEN": "xoxb-very-secret-token",
+        "OBS_TEST_GITHUB": "ghp_very_secret_key",
+        "OBS_TEST_PAGER": "very-secret-pager",
+        "OBS_TEST_SMTP": "very-secret-password",
+    }
+
+    def echo(request: Request) -> Answer:
+        # The worst that another side can do: it says what it was sent.
+        said = f"{request.path} {request.headers} {request.body!r}"
+        return Answer(403, {"ok": False, "error": said, "message": said})
+
+    with http_server(echo) as server:
+        address = server.url.removeprefix("http://")
+        values = {
+            "OBS_TEST_HOOK": f"{server.url}/services/{secrets['OBS_TEST_HOOK']}",
+            "OBS_TEST_TOKEN": secrets["OBS_TEST_TOKEN"],
+            "OBS_TEST_GITHUB": secrets["OBS_TEST_GITHUB"],
+            "OBS_TEST_PAGER": f"json://user:{secrets['OBS_TEST_PAGER']}@{address}/",
+            "OBS_TEST_SMTP": f"smtp://obs:{secrets['OBS_TEST_SMTP']}@{address}",
+        }
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        github = {"tracker": "github", "repository": "acme/ops", "token": "OBS_TEST_GITHUB", "base_url": server.url}
+        bot = {"token": "OBS_TEST_TOKEN", "channel": "#ops", "base_url": f"{server.url}/"}
+        mail = {"to": "ops@example.org", "from": "obs@example.org", "server": "OBS_TEST_SMTP"}
+        keys = [
+            put(store, Receiver("hook", "slack", {"webhook": "OBS_TEST_HOOK"})),
+            put(store, Receiver("bot", "slack", bot)),
+            put(store, Receiver("tasks", "task", github)),
+            put(store, Receiver("pager", "apprise", {"url": "OBS_TEST_PAGER"})),
+            put(store, Receiver("mail", "email", mail)),
+        ]
+        with open_instance(settings) as instance:
+            assert send(settings, instance).success
+    rows = {row.receiver: row for row in store.messages(keys)}
+    assert all(row.state in ("due", "parked") and row.detail for row in rows.values())
+    assert {request.path.split("/")[1] for request in server.requests} >= {"services", "chat.postMessage", "repos", ""}
+    said = caplog.text + "".join(capfd.readouterr())
+    written = [path for path in settings.home.rglob("*") if path.is_file()]
+    for secret in secrets.values():
+        assert secret not in said
+        assert all(secret not in row.detail for row in rows.values())
+        assert [path for path in written if secret.encode() in path.read_bytes()] == []
+
+
+def test_the_job_forgets_what_is_old_but_nothing_that_is_open_waits_or_is_parked(settings: Settings, store: AlertStore):
+    now, widget = utc_now(), Receiver("board", "widget")
+    old, recent = now - timedelta(days=91), now - timedelta(days=89)
+    shipped = load_routes(settings.policies / "routes.yaml")
+    run_pass(store, shipped, old, Findings([failed_run("x", "r", old - DAY, "")]))
+    run_pass(store, shipped, old + timedelta(minutes=5))
+    kept = {"open": next(row.key for row in store.outbox() if row.channel == "widget")}
+    for row in store.outbox():
+        store.record_sent(DeliveryRow(row.key, row.channel, "w", 1, "sent", old, 1, ""), None)
+    with store.deciding(now) as deciding:
+        cases = [
+            ("old", "resolved", "sent", old),
+            ("recent", "resolved", "sent", recent),
+        ]
+        cases += [("parked", "resolved", "parked", old), ("waiting", "resolved", "due", old)]
+        for number, (name, status, state, at) in enumerate(cases):
+            about = incident(number, opened_at=at, updated_at=at, last_seen_at=at, status=status)
+            row = replace(
+                outbox_row(notification(about, receiver=widget, at=at)), state=state, next_attempt_at=now + DAY
+            )
+            kept[name] = row.key
+            deciding.keep_incidents([incident_row(about)])
+            deciding.enqueue([row])
+            deciding.add_traces([trace_row(Trace(about.id, "root", "sent", "send", "new", at, keys=(row.key,)))])
+    store.record_sent(DeliveryRow(kept["old"], "widget", "w", 1, "sent", old, 1, ""), None)
+    assert send(settings).success
+    left = {name for name, key in kept.items() if store.messages([key])}
+    assert left == {"recent", "open", "parked", "waiting"}
+    traced = {number for number in range(4) if store.traces(f"incident-{number}")}
+    assert traced == {1}
+    [opened] = store.incidents(("open",))
+    assert any(row.at < recent for row in store.traces(opened.id))
+    assert kept["old"] not in {delivery.key for delivery in store.deliveries(old - DAY)}
 
 
 def test_health_is_told_and_judged(settings: Settings, store: AlertStore):

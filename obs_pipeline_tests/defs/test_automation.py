@@ -12,12 +12,15 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from obs_pipeline.alerting.models import Incident
+from obs_pipeline.alerting.records import incident_of
 from obs_pipeline.definitions import defs
 from obs_pipeline.defs import automation
 from obs_pipeline.defs.batch import run_daily_batch
 from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.resources import resources_from
 from obs_pipeline.settings import Settings
+from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.lake import DayRange
 from obs_pipeline.storage.ledger import LandedDay, LandedFile, Ledger
 from obs_pipeline.storage.locks import exclusive
@@ -175,39 +178,73 @@ def test_a_command_that_was_killed_does_not_block_the_sensor_for_ever(
 # -- failures ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_run_becomes_one_alert_however_often_it_is_looked_at(
-    settings: Settings, instance: dg.DagsterInstance, ledger: Ledger
-):
-    @dg.job
-    def doomed() -> None:
-        break_down()
-
-    result = doomed.execute_in_process(
-        instance=instance, raise_on_error=False, tags={"dagster/partition": "2026-03-02"}
-    )
-    failure = next(event for event in result.all_events if event.event_type == dg.DagsterEventType.RUN_FAILURE)
-    context = dg.build_run_status_sensor_context(
-        sensor_name="failed_run_alert",
-        dagster_instance=instance,
-        dagster_run=result.dagster_run,
-        dagster_event=failure,
-        resources={name: resources_from(settings)[name] for name in ("ledger", "limits")},
-    ).for_run_failure()
-    for _ in range(2):
-        automation.failed_run_alert(context)
-    (alert,) = ledger.alerts()
-    assert alert.key == f"run_failed:{result.run_id}"
-    assert alert.severity == "critical"
-    assert "doomed" in alert.subject
-    assert alert.detail["partition"] == "2026-03-02"
+FAILING = {"now": True}
 
 
 @dg.op
 def break_down() -> None:
-    raise RuntimeError("broken on purpose")
+    if FAILING["now"]:
+        raise RuntimeError("broken on purpose")
 
 
-def test_a_file_that_cannot_be_landed_is_set_aside_with_an_alert_while_the_others_land(
+@dg.job
+def doomed() -> None:
+    break_down()
+
+
+def run_doomed(instance: dg.DagsterInstance, *, fails: bool) -> dg.ExecuteInProcessResult:
+    FAILING["now"] = fails
+    return doomed.execute_in_process(instance=instance, raise_on_error=False)
+
+
+def report(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance, settings: Settings) -> None:
+    """Let the sensor that is meant for it look at a run."""
+    kinds = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS}
+    event = next(event for event in result.all_events if event.event_type in kinds)
+    context = dg.build_run_status_sensor_context(
+        sensor_name="any",
+        dagster_instance=instance,
+        dagster_run=instance.get_run_by_id(result.run_id),
+        dagster_event=event,
+        resources={name: resources_from(settings)[name] for name in ("ledger", "limits")},
+    )
+    if event.event_type == dg.DagsterEventType.RUN_FAILURE:
+        automation.failed_run_alert(context.for_run_failure())
+    else:
+        automation.good_run_report(context)
+
+
+def incidents_in(ledger: Ledger) -> list[Incident]:
+    return [incident_of(row) for row in AlertStore(ledger).incidents()]
+
+
+def test_a_failed_run_of_any_job_is_one_incident_until_its_next_good_run(
+    settings: Settings, instance: dg.DagsterInstance, ledger: Ledger
+):
+    failed = run_doomed(instance, fails=True)
+    for _ in range(2):
+        report(failed, instance, settings)
+    report(run_doomed(instance, fails=True), instance, settings)
+    [incident] = incidents_in(ledger)
+    assert (incident.kind, incident.severity, incident.status) == ("run_failure", "critical", "open")
+    assert incident.headline == "The job doomed failed: break_down: RuntimeError: broken on purpose"
+    assert len(incident.signal_ids) == 1
+    report(run_doomed(instance, fails=False), instance, settings)
+    [incident] = incidents_in(ledger)
+    assert (incident.status, incident.resolution) == ("resolved", "a later run went well")
+
+
+def test_a_failure_that_is_looked_at_after_the_next_good_run_wakes_nobody(
+    settings: Settings, instance: dg.DagsterInstance, ledger: Ledger
+):
+    failed, good = run_doomed(instance, fails=True), run_doomed(instance, fails=False)
+    report(good, instance, settings)
+    report(failed, instance, settings)
+    assert [incident.status for incident in incidents_in(ledger)] == ["resolved"]
+    assert AlertStore(ledger).outbox() == []
+
+
+def test_a_file_that_cannot_be_landed_is_an_incident_until_it_lands_while_the_others_land(
     settings: Settings, instance: dg.DagsterInstance, ledger: Ledger
 ):
     write_jsonl(settings.landing / "good.jsonl", usage_rows(1))
@@ -222,16 +259,21 @@ def test_a_file_that_cannot_be_landed_is_set_aside_with_an_alert_while_the_other
     assert "good.jsonl" in str(metadata["landed"].value)
     assert (settings.home / "refused" / "nobody" / "bad.jsonl.reason.txt").is_file()
     assert (settings.home / "landed" / "good.jsonl").is_file()
-    (alert,) = ledger.alerts()
-    assert alert.kind == "file_refused"
-    assert "nobody" in alert.detail["reason"]
+    [incident] = incidents_in(ledger)
+    assert (incident.kind, incident.status) == ("refused_file", "open")
+    assert incident.headline.startswith("The file bad.jsonl could not be taken in: there is no mapping")
+    write_jsonl(settings.landing / "bad.jsonl", usage_rows(2))
+    defs.resolve_job_def("land_usage").execute_in_process(instance=instance, resources=resources_from(settings))
+    [incident] = incidents_in(ledger)
+    assert (incident.status, incident.resolution) == ("resolved", "the file was taken in")
 
 
 def test_a_day_without_any_usage_is_computed_without_complaint(settings: Settings):
     heard: list[str] = []
     run = run_daily_batch(settings, DayRange(MONDAY, MONDAY), lambda step, _chunk, _days: heard.append(step))
     assert [check for check in run.failed_checks if check.blocking] == []
-    assert len(heard) == 11
+    assert {"usage_events+usage_rejected", "usage_daily", "incidents", "mart_spend"} <= set(heard)
+    assert len(heard) == len(set(heard))
     with open_instance(settings) as instance:
         keys = instance.get_materialized_partitions(dg.AssetKey("mart_spend"))
     assert keys == {"2026-03-02"}

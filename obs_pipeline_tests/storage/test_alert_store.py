@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from obs_pipeline.storage.alert_store import (
-    AlertStore,
+from obs_pipeline.storage.alert_store import AlertStore
+from obs_pipeline.storage.alert_tables import (
     DeliveryRow,
     FeedbackRow,
     IncidentRow,
@@ -111,8 +111,8 @@ def test_a_retry_waits_and_a_parked_message_waits_for_a_person(store: AlertStore
     store.park(replace(note(row), outcome="refused", detail="no such channel"))
     assert not store.has_due(NOON + 60 * MINUTE)
     assert [one.detail for one in store.outbox("parked")] == ["no such channel"]
-    assert store.unpark("a", NOON + 60 * MINUTE)
-    assert not store.unpark("a", NOON + 60 * MINUTE)
+    assert store.release_parked("a", "ada", NOON + 60 * MINUTE)
+    assert not store.release_parked("a", "ada", NOON + 60 * MINUTE)
     assert store.has_due(NOON + 60 * MINUTE)
 
 
