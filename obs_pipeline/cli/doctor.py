@@ -62,7 +62,9 @@ def _examine(workspace: Workspace) -> Iterator[Examination]:
         yield _pending(workspace)
         yield from _messages(workspace)
         yield _refused(workspace)
-        yield _alerts(workspace)
+        yield _incidents(workspace)
+    if ledger.state == "ok":
+        yield from _targets(workspace)
 
 
 def _versions() -> Examination:
@@ -81,12 +83,14 @@ def _home(workspace: Workspace) -> Examination:
 
 def _policies(workspace: Workspace) -> Iterator[Examination]:
     from obs_pipeline.alerting.routes import load_routes
+    from obs_pipeline.detection.calendar import load_calendar
     from obs_pipeline.detection.config import load_detection_config
     from obs_pipeline.usage.pricing import PriceBook
 
     readers: dict[str, Callable[[Path], object]] = {
         "prices.yaml": PriceBook.load,
         "detection.yaml": load_detection_config,
+        "calendar.yaml": load_calendar,
         "routes.yaml": load_routes,
     }
     for name, load in readers.items():
@@ -131,18 +135,25 @@ def _lake(workspace: Workspace) -> Iterator[Examination]:
 
 
 def _sources(workspace: Workspace) -> Iterator[Examination]:
-    limit = timedelta(hours=workspace.settings.freshness_hours)
-    sources = workspace.ledger.freshness()
-    if not sources:
+    from obs_pipeline.usage.source_silences import source_silences
+
+    settings, now = workspace.settings, utc_now()
+    least, unknown = timedelta(hours=settings.stale_after_hours), timedelta(hours=settings.freshness_hours)
+    found = source_silences(workspace.ledger, settings.policies, least, unknown, now)
+    if not found:
         yield Examination("sources", "look", "nothing was landed yet", "obs-pipeline ingest FILE")
-    for source in sources:
-        age = None if source.last_event is None else utc_now() - source.last_event
-        found = f"{source.files} files, {source.rows:,} rows, newest event {source.last_event or 'none'} UTC"
-        if age is None or age > limit:
-            mend = f"Silent for more than {limit.total_seconds() / 3600:.0f} h: check that its files still arrive."
-            yield Examination(f"source {source.source}", "look", found, mend)
+    for one in found:
+        heard = f"heard of {_hours(now - one.since)} ago, {_hours(one.allowed)} are allowed"
+        newest = f"; newest event {one.last_event:%Y-%m-%d %H:%M} UTC" if one.last_event else ""
+        if one.is_stale(now):
+            mend = "Check that it runs and that its files arrive; until then its usage is unknown, not zero."
+            yield Examination(f"source {one.source}", "look", heard + newest, mend)
         else:
-            yield Examination(f"source {source.source}", "ok", found)
+            yield Examination(f"source {one.source}", "ok", heard + newest)
+
+
+def _hours(length: timedelta) -> str:
+    return f"{length.total_seconds() / 3600:,.1f} h"
 
 
 def _messages(workspace: Workspace) -> Iterator[Examination]:
@@ -154,7 +165,7 @@ def _messages(workspace: Workspace) -> Iterator[Examination]:
         store.outbox(), store.deliveries(now - WINDOW), store.heartbeats(), store.feedback(now - WINDOW), now
     )
     for row in found.parked[:5]:
-        mend = "Mend the receiver in policies/routes.yaml, or what it points to."
+        mend = f"Mend what it names, then obs-pipeline alerts retry {row.key}"
         yield Examination(f"message to {row.receiver}", "look", f"given up: {row.detail}", mend)
     if found.oldest_waiting > QUICK and found.silent:
         waits = (
@@ -175,6 +186,18 @@ def _pending(workspace: Workspace) -> Examination:
     return Examination("days", "ok", f"{len(due.settled)} days computed, none waits")
 
 
+def _targets(workspace: Workspace) -> Iterator[Examination]:
+    from obs_pipeline.cli.policy_targets import late_targets
+
+    if workspace.settings.litellm_url is None:
+        return
+    late = late_targets(workspace)
+    for one in late:
+        yield Examination(f"target {one.target}", "look", str(one), "obs-pipeline policies sync goes on where it ended.")
+    if not late:
+        yield Examination("target litellm", "ok", "holds what is in force")
+
+
 def _refused(workspace: Workspace) -> Examination:
     refused = workspace.settings.home / "refused"
     files = [path for path in refused.rglob("*") if path.is_file() and not path.name.endswith(".reason.txt")]
@@ -188,13 +211,16 @@ def _refused(workspace: Workspace) -> Examination:
     return Examination("refused files", "ok", "none")
 
 
-def _alerts(workspace: Workspace) -> Examination:
-    week = utc_now() - timedelta(days=7)
-    recent = [alert for alert in workspace.ledger.alerts() if alert.raised_at >= week]
-    if recent:
-        newest = recent[0]
-        found = f"{len(recent)} in the last week; newest: {newest.subject} at {newest.raised_at:%Y-%m-%d %H:%M} UTC"
-        return Examination(
-            "alerts", "look", found, str(newest.detail.get("error") or newest.detail.get("reason") or "")
-        )
-    return Examination("alerts", "ok", "none in the last week")
+def _incidents(workspace: Workspace) -> Examination:
+    from obs_pipeline.alerting.models import rank
+    from obs_pipeline.alerting.records import incident_of
+    from obs_pipeline.storage.alert_store import AlertStore
+
+    active = map(incident_of, AlertStore(workspace.ledger).incidents(("open", "acknowledged")))
+    # What the pipeline itself needs mended; what agents spend is for 'alerts list'.
+    broken = [one for one in active if one.kind not in ("anomaly", "budget")]
+    if not broken:
+        return Examination("incidents", "ok", "the pipeline itself has none open")
+    gravest = max(broken, key=lambda one: (rank(one.severity), one.updated_at))
+    found = f"{len(broken)} open; gravest, since {gravest.began_at:%Y-%m-%d %H:%M} UTC: {gravest.headline}"
+    return Examination("incidents", "look", found, f"obs-pipeline alerts show {gravest.id}")

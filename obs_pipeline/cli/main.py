@@ -24,9 +24,11 @@ from obs_pipeline.cli import (
     doctor,
     explain,
     export,
+    forecasts,
     ingest,
     label,
     policies,
+    reconcile,
     report,
     serve,
     simulate,
@@ -49,10 +51,12 @@ app.command("ingest")(ingest.ingest)
 app.command("batch")(batch.batch)
 app.command("anomalies")(anomalies.anomalies)
 app.command("explain")(explain.explain)
+app.command("forecasts")(forecasts.forecasts)
 app.command("label")(label.label)
 app.command("backtest")(backtest.backtest)
 app.command("detect")(detect.detect)
 app.command("simulate")(simulate.simulate_fleet)
+app.command("reconcile")(reconcile.reconcile)
 app.command("doctor")(doctor.doctor)
 app.command("ui")(ui.ui)
 app.command("serve")(serve.serve)

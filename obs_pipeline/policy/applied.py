@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from obs_pipeline.policy.provenance import SourcedPolicy
-from obs_pipeline.policy.schema import BudgetPolicy
+from obs_pipeline.policy.schema import BudgetPolicy, Place
 from obs_pipeline.storage.policy_store import PolicyStore, PolicyVersion
 
 
@@ -43,6 +43,25 @@ def applied_now(store: PolicyStore) -> Applied:
     """What is in force."""
     head = store.head()
     return NOTHING if head is None else applied_at(store, head.revision)
+
+
+def applied_to(store: PolicyStore, revision: int, place: Place) -> tuple[SourcedPolicy, ...]:
+    """The policies of a place and of those above it, as of a revision: all that decides what holds there.
+
+    Takes a few rows from the ledger, however many policies there are.
+    """
+    asked = [
+        (step.scope_id, None if step.scope == "org" else step.org, step.project if step.scope == "agent" else None)
+        for step in place.chain
+    ]
+    found = (sourced(version) for version in store.latest_at(revision, asked) if version.content is not None)
+    return tuple(source for source in found if source.policy.place in place.chain)
+
+
+def agents_named(store: PolicyStore, revision: int, name: str) -> tuple[Place, ...]:
+    """The agents of this name that have a policy of their own as of a revision."""
+    found = [sourced(version) for version in store.latest_named(revision, name) if version.content is not None]
+    return tuple(dict.fromkeys(source.policy.place for source in found if source.policy.place.agent == name))
 
 
 def content_of(policy: BudgetPolicy) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from obs_pipeline.policy.documents import SUFFIXES, Document, FieldPath, read_documents
+from obs_pipeline.policy.documents import MAX_BYTES, SUFFIXES, Document, FieldPath, read_documents
 from obs_pipeline.policy.problems import PolicyError, Problem
 from obs_pipeline.policy.provenance import SourcedPolicy
 from obs_pipeline.policy.schema import BudgetPolicy
@@ -26,6 +26,9 @@ from obs_pipeline.policy.validation import problems_of
 
 FOLDERS: Final = ("orgs", "projects", "agents")
 ORG_STEM: Final = "org"
+
+Known = Callable[[str, str], bool]
+"""Answers for a file's name and the digest of its bytes whether it is known already, so that it need not be parsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +52,49 @@ class Entry:
     lines: Mapping[FieldPath, int]
 
 
-def load_policies(folder: Path, *, strict: bool = False) -> LoadedPolicies:
+def load_policies(folder: Path, *, strict: bool = False, known: Known | None = None) -> LoadedPolicies:
     """Every policy of ``folder`` in file order. Bad content becomes problems.
 
-    With ``strict`` any problem raises ``PolicyError``, which lists them all.
+    With ``strict`` any problem raises ``PolicyError``, which lists them all. Files that are ``known`` are left out,
+    but for their digests.
     """
-    reader = _Reader(folder)
+    reader = _Reader(folder, known)
     reader.read_all()
     loaded = reader.loaded()
     if strict and loaded.problems:
         raise PolicyError(loaded.problems)
     return loaded
+
+
+def policy_paths(folder: Path, refuse: Callable[[OSError], None]) -> Iterator[Path]:
+    """Every file of ``folder`` that is to hold policies, and links to folders. ``refuse`` as for ``files_below``."""
+    for suffix in SUFFIXES:
+        if os.path.lexists(path := folder / f"{ORG_STEM}{suffix}"):
+            yield path
+    for name in FOLDERS:
+        below = folder / name
+        if below.is_symlink():
+            yield below
+        elif os.path.lexists(below):
+            yield from files_below(below, refuse)
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every policy file by its name; nothing is parsed, and what cannot be read has none."""
+    return {name_in(folder, path): _digest(path) for path in policy_paths(folder, _left_to_the_reader)}
+
+
+def _left_to_the_reader(_error: OSError) -> None:
+    """A folder that cannot be listed gives other digests, and then the reader says what is wrong with it."""
+
+
+def _digest(path: Path) -> str:
+    try:
+        # What the reader would refuse was never applied, so there is nothing to compare it with.
+        usual = path.is_file() and path.stat().st_size <= MAX_BYTES
+        return sha256(path.read_bytes()).hexdigest() if usual else ""
+    except OSError:
+        return ""
 
 
 def files_below(folder: Path, refuse: Callable[[OSError], None]) -> Iterator[Path]:
@@ -117,8 +152,9 @@ def _entries(document: Document) -> Iterator[Entry]:
 
 
 class _Reader:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, known: Known | None) -> None:
         self._folder = folder
+        self._known = known
         self._policies: list[SourcedPolicy] = []
         self._problems: list[Problem] = []
         self._digests: dict[str, str] = {}
@@ -127,18 +163,19 @@ class _Reader:
     def read_all(self) -> None:
         if not self._folder.is_dir():
             self._problems.append(Problem(".", 1, "", f"{self._folder} is not a folder", "name the policy folder"))
-        for suffix in SUFFIXES:
-            if os.path.lexists(path := self._folder / f"{ORG_STEM}{suffix}"):
+        for path in policy_paths(self._folder, self._not_listed):
+            if not self._is_known(path):
                 self._read(path)
-        for name in FOLDERS:
-            self._read_folder(self._folder / name)
 
-    def _read_folder(self, folder: Path) -> None:
-        if folder.is_symlink():
-            self._read(folder)
-        elif os.path.lexists(folder):
-            for path in files_below(folder, self._not_listed):
-                self._read(path)
+    def _is_known(self, path: Path) -> bool:
+        # Links are always read, as their target decides whether they may be.
+        if self._known is None or path.is_symlink():
+            return False
+        file, digest = name_in(self._folder, path), _digest(path)
+        known = self._known(file, digest)
+        if known:
+            self._digests[file] = digest
+        return known
 
     def _not_listed(self, error: OSError) -> None:
         file = name_in(self._folder, Path(error.filename))

@@ -15,7 +15,7 @@ from typing import Final
 from obs_pipeline.policy.applied import applied_at
 from obs_pipeline.policy.files import LoadedPolicies, load_policies
 from obs_pipeline.policy.provenance import SourcedPolicy
-from obs_pipeline.storage.policy_store import PolicyStore
+from obs_pipeline.storage.policy_store import PolicyStore, Revision
 
 FILES: Final = "files"
 
@@ -26,6 +26,11 @@ class InForce:
 
     policies: tuple[SourcedPolicy, ...]
     origin: str
+
+
+def revision_holding(store: PolicyStore, at: datetime | None) -> Revision | None:
+    """The revision that holds at ``at`` (UTC; now if ``None``). What came before the first is judged by the first."""
+    return store.head() if at is None else store.revision_at(at) or store.revision(1)
 
 
 class PoliciesOverTime:

@@ -1,14 +1,16 @@
 """Effective policies in the words of a LiteLLM proxy: what to send to its management API, and what it cannot say.
 
 A project becomes a team (``POST /team/new``, or ``/team/update`` once it exists), an agent a virtual key of its team
-(``POST /key/generate``). Sending is someone else's business. Everything that would be lost or would mean something
-else over there is returned beside the settings, with the reason: a limit is never dropped in silence.
+(``POST /key/generate``) and a budget of its name (``POST /budget/new``). Sending is someone else's business. Everything
+that would be lost or would mean something else over there is returned beside the settings, with the reason: a limit is
+never dropped in silence.
 
 Sources
 -------
-The request fields are those of ``NewTeamRequest`` and ``GenerateKeyRequest`` of LiteLLM 1.104, whose ``budget_limits``
-is a list of ``{budget_duration, max_budget}`` windows in USD, each with a reset of its own. A window of ``1d`` resets at
-midnight, ``7d`` on Monday, ``30d`` on the first of the month, all in the one time zone of the proxy's own settings.
+The request fields are those of ``NewTeamRequest``, ``GenerateKeyRequest`` and ``BudgetNewRequest`` of LiteLLM 1.108.
+``budget_limits`` is a list of ``{budget_duration, max_budget}`` windows in USD, each with a reset of its own. A window
+of ``1d`` resets at midnight, ``7d`` on Monday, ``30d`` on the first of the month, all in the one time zone of the
+proxy's own settings.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from obs_pipeline.policy.schema import Period, Place
 
 DURATION: Final[Mapping[Period, str]] = {"hourly": "1h", "daily": "1d", "weekly": "7d", "monthly": "30d"}
 CURRENCY: Final = "USD"
-_ORIGIN: Final = "obs_pipeline"
+ORIGIN: Final = "obs_pipeline"
+"""Under which name the files behind the limits are noted over there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,19 @@ def litellm_settings(policies: Iterable[EffectivePolicy]) -> LiteLLMSettings:
     )
 
 
+def litellm_budgets(policies: Iterable[EffectivePolicy]) -> Iterator[Setting]:
+    """A budget named after each agent, for whoever makes its key to name as ``budget_id``: limits from the first call.
+
+    A budget holds one window, so it has the shortest; the key gets all of them.
+    """
+    for policy in policies:
+        if policy.place.scope == "agent":
+            windows, rate = _windows(policy), policy.rate_limits.get("calls_per_minute")
+            body = {**(windows[0] if windows else {}), **({} if rate is None else {"rpm_limit": rate.value})}
+            if body:
+                yield Setting(policy.place, "/budget/new", {"budget_id": str(policy.place), **body})
+
+
 def team_id(place: Place) -> str | None:
     """The team of a project, the same for everything below it; an agent outside any project has none."""
     return None if place.project is None else f"{place.org}/{place.project}"
@@ -74,17 +90,22 @@ def _setting(policy: EffectivePolicy) -> Setting:
     place = policy.place
     body: dict[str, Any] = {
         **_names(place),
-        "budget_limits": [
-            {"budget_duration": DURATION[limit.period], "max_budget": float(limit.value)}
-            for limit in policy.limits
-            if limit.kind == "cost" and limit.currency == CURRENCY
-        ],
-        "metadata": {_ORIGIN: _provenance(policy)},
+        "budget_limits": _windows(policy),
+        "metadata": {ORIGIN: _provenance(policy)},
     }
     rate = policy.rate_limits.get("calls_per_minute")
     if rate is not None:
         body["rpm_limit"] = rate.value
     return Setting(place, "/team/new" if place.scope == "project" else "/key/generate", body)
+
+
+def _windows(policy: EffectivePolicy) -> list[dict[str, Any]]:
+    """The cost limits, the shortest period first."""
+    return [
+        {"budget_duration": DURATION[limit.period], "max_budget": float(limit.value)}
+        for limit in policy.limits
+        if limit.kind == "cost" and limit.currency == CURRENCY
+    ]
 
 
 def _names(place: Place) -> dict[str, str]:

@@ -6,16 +6,21 @@ whoever goes back must mend them too, or the next sync brings the newer state in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from obs_pipeline.policy.applied import NOTHING, applied_at, applied_now, sourced
+from obs_pipeline.policy.ledger_target import LedgerTarget
+from obs_pipeline.policy.planning import Order, SyncError, plan_sync
 from obs_pipeline.policy.provenance import SourcedPolicy
-from obs_pipeline.policy.sync import Order, SyncError, SyncReport, carry_out, plan_sync
+from obs_pipeline.policy.sync import SyncReport, carry_out
+from obs_pipeline.policy.targets import Target
 from obs_pipeline.storage.policy_store import PolicyStore
 
 
-def roll_back(store: PolicyStore, revision: int, order: Order, clock: Callable[[], datetime]) -> SyncReport:
+def roll_back(
+    store: PolicyStore, revision: int, order: Order, clock: Callable[[], datetime], followers: Sequence[Target] = ()
+) -> SyncReport:
     """Bring everything that was in force as of ``revision`` into force again. ``clock`` tells UTC.
 
     Raises:
@@ -29,11 +34,16 @@ def roll_back(store: PolicyStore, revision: int, order: Order, clock: Callable[[
         newest = 0 if head is None else head.revision
         raise SyncError(f"There is no revision {revision}; the newest is {newest} (obs-pipeline policies history).")
     plan = plan_sync(then.policies(), applied_now(store), started, force=order.force)
-    return carry_out(store, plan, order, clock, started, "rollback")
+    return carry_out(plan, order, LedgerTarget(store, order, clock, "rollback"), followers, clock, started)
 
 
 def roll_back_policy(
-    store: PolicyStore, policy_id: str, version: int, order: Order, clock: Callable[[], datetime]
+    store: PolicyStore,
+    policy_id: str,
+    version: int,
+    order: Order,
+    clock: Callable[[], datetime],
+    followers: Sequence[Target] = (),
 ) -> SyncReport:
     """Bring ``version`` of one policy into force again; a version that is a removal removes it.
 
@@ -50,6 +60,5 @@ def roll_back_policy(
     now = applied_now(store)
     others = [sourced(each) for name, each in now.in_force.items() if name != policy_id]
     back: list[SourcedPolicy] = [sourced(versions[version])] if versions[version].content is not None else []
-    return carry_out(
-        store, plan_sync([*others, *back], now, started, force=order.force), order, clock, started, "rollback"
-    )
+    plan = plan_sync([*others, *back], now, started, force=order.force)
+    return carry_out(plan, order, LedgerTarget(store, order, clock, "rollback"), followers, clock, started)

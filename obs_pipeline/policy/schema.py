@@ -89,6 +89,13 @@ class Place(NamedTuple):
         return "/".join(part if part is not None else "-" for part in self if part or self.agent)
 
 
+def place_of(scope: Scope, scope_id: str, org: str | None, project: str | None) -> Place:
+    """The place that a policy with these fields is for."""
+    if scope == "org":
+        return Place(scope_id)
+    return Place(org or "", scope_id) if scope == "project" else Place(org or "", project, scope_id)
+
+
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, dict | BaseModel) else value
 
@@ -327,11 +334,7 @@ class BudgetPolicy(_Part):
 
     @property
     def place(self) -> Place:
-        if self.scope == "org":
-            return Place(self.scope_id)
-        if self.scope == "project":
-            return Place(self.org or "", self.scope_id)
-        return Place(self.org or "", self.project, self.scope_id)
+        return place_of(self.scope, self.scope_id, self.org, self.project)
 
     def stated_limits(self) -> Iterator[tuple[Kind, int, Limit]]:
         """Every limit with its kind and its position in the list of that kind."""

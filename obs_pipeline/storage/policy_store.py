@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 from obs_pipeline.errors import ObsError
@@ -63,6 +64,20 @@ audit_log: Final = sa.Table(
     sa.Column("previous", sa.String(64), nullable=False, comment="digest of the entry before"),
     sa.Column("digest", sa.String(64), nullable=False),
 )
+
+policy_files: Final = sa.Table(
+    "policy_files",
+    metadata,
+    sa.Column("file", sa.String(1000), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False, comment="of its bytes when it was last applied"),
+    sa.Column("reader", sa.String(64), nullable=False, comment="which program read it"),
+    sa.Column("said", sa.Text, nullable=False, comment="JSON list of policy id, version and line"),
+)
+
+APPEND_ONLY: Final = (policy_revisions, policy_versions, audit_log)
+"""Rows are only ever added to these."""
+
+_PLACE: Final = ("scope_id", "org", "project")
 
 
 class ConcurrentChange(ObsError):
@@ -114,6 +129,16 @@ class AuditEntry:
     detail: str
     previous: str
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """What a policy file said when it was last applied: as JSON, the id, version and line of each of its policies."""
+
+    file: str
+    digest: str
+    reader: str
+    said: str
 
 
 class Writing:
@@ -193,6 +218,56 @@ class PolicyStore:
         same = sa.and_(newest.c.policy_id == policy_versions.c.policy_id, newest.c.version == policy_versions.c.version)
         return sorted(self._versions(sa.select(policy_versions).join(newest, same)), key=lambda row: row.policy_id)
 
+    def latest_at(self, revision: int, places: Iterable[tuple[str, str | None, str | None]]) -> list[PolicyVersion]:
+        """Of every policy that was ever for one of ``places``, the latest version as of ``revision``, by id.
+
+        A place is the ``scope_id``, ``org`` and ``project`` that contents state. Reads a few rows by an index, however
+        many policies there are. Removed policies, and those that are for another place by now, are among them.
+        """
+        stated = [self._stated(name) for name in _PLACE]
+        same = [
+            sa.and_(
+                *(there.is_(None) if part is None else there == part for there, part in zip(stated, each, strict=True))
+            )
+            for each in places
+        ]
+        return self._latest_where(revision, sa.or_(sa.false(), *same))
+
+    def latest_named(self, revision: int, scope_id: str) -> list[PolicyVersion]:
+        """Of every policy that was ever for something called ``scope_id``, the latest version as of ``revision``."""
+        return self._latest_where(revision, self._stated("scope_id") == scope_id)
+
+    def _latest_where(self, revision: int, ever: sa.ColumnElement[bool]) -> list[PolicyVersion]:
+        ids = sa.select(policy_versions.c.policy_id).where(ever)
+        query = sa.select(policy_versions).where(
+            policy_versions.c.policy_id.in_(ids), policy_versions.c.revision <= revision
+        )
+        oldest_first = query.order_by(policy_versions.c.policy_id, policy_versions.c.version)
+        return list({row.policy_id: row for row in self._versions(oldest_first)}.values())
+
+    def _stated(self, name: str) -> sa.ColumnElement[Any]:
+        # Written as the index is, or the index would not be used.
+        if self._ledger.url.startswith("postgresql"):
+            told = sa.cast(policy_versions.c.content, JSONB).op("->>", return_type=sa.Text())
+            return told(sa.literal_column(f"'{name}'"))
+        return sa.func.json_extract(policy_versions.c.content, sa.literal_column(f"'$.{name}'"), type_=sa.Text())
+
+    def read_files(self, reader: str) -> list[ReadFile]:
+        """What the policy files said when they were last applied, as ``reader`` read them."""
+        query = sa.select(policy_files).where(policy_files.c.reader == reader)
+        with self._ledger.read() as connection:
+            return [ReadFile(*row) for row in connection.execute(query)]
+
+    def remember_files(self, changed: Iterable[ReadFile], gone: Iterable[str]) -> None:
+        """Keep what files say now, and forget those that are gone."""
+        rows = [_row(each) for each in changed]
+        names = [{"name": name} for name in (*gone, *(str(row["file"]) for row in rows))]
+        with self._ledger.begin() as connection:
+            if names:
+                connection.execute(sa.delete(policy_files).where(policy_files.c.file == sa.bindparam("name")), names)
+            if rows:
+                connection.execute(sa.insert(policy_files), rows)
+
     def versions_of(self, policy_id: str) -> list[PolicyVersion]:
         """Every version of one policy, oldest first."""
         own = sa.select(policy_versions).where(policy_versions.c.policy_id == policy_id)
@@ -228,5 +303,5 @@ class PolicyStore:
             return [PolicyVersion(*row) for row in connection.execute(query)]
 
 
-def _row(value: Revision | PolicyVersion | AuditEntry) -> dict[str, object]:
+def _row(value: Revision | PolicyVersion | AuditEntry | ReadFile) -> dict[str, object]:
     return {name: getattr(value, name) for name in value.__slots__}

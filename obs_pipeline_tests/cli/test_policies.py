@@ -239,10 +239,63 @@ def test_an_export_is_verified_without_the_ledger(obs: Run, tmp_path: Path):
     assert_one_message(obs("audit", "verify", "--file", tmp_path / "none"), "none")
 
 
+def test_the_grants_for_a_role_are_printed_as_one_transaction(obs: Run):
+    said = obs("audit", "grants", "obs_app")
+    lines = said.out.splitlines()
+    assert (said.code, lines[0], lines[-1]) == (0, "BEGIN;", "COMMIT;")
+    assert (
+        "GRANT SELECT, INSERT ON public.audit_log, public.policy_revisions, public.policy_versions TO obs_app;" in lines
+    )
+
+
 def test_nothing_in_force_is_told_politely(obs: Run):
     assert "policies sync" in obs("applied").flat
     assert "policies sync" in obs("history").flat
     assert "holds: 0 entries" in obs("audit", "verify").flat
+
+
+def test_a_proxy_follows_the_ledger_and_what_is_pending_is_shown_until_it_is_sent(
+    obs: Run,
+    run: Run,  # noqa: F811
+    settings: Settings,
+):
+    from obs_pipeline_tests.alerting.loopback import Answer
+    from obs_pipeline_tests.policy.litellm_server import MASTER_KEY, litellm_proxy
+
+    with litellm_proxy() as proxy:
+        proxy.keys["acme/web/bot"] = {}
+        variables = {"OBS_LITELLM_URL": proxy.server.url, "OBS_LITELLM_MASTER_KEY": MASTER_KEY}
+        proxy.before = lambda request: Answer(400, "not now") if len(proxy.teams) == 1 else None
+        first = run("policies", "sync", **variables)
+        assert first.code == 3
+        assert "Revision 1 is in force" in first.flat
+        assert "litellm took 3 settings, 3 settings pending: team acme/web: it answered 400: not now" in first.flat
+        late = "litellm holds revision 0 of 1: 3 settings wait because team acme/web: it answered 400"
+        assert f"pending {late}" in obs("status").flat
+        [looked] = [each for each in json.loads(run("doctor", "--json").out) if each["what"] == "target litellm"]
+        assert (looked["state"], looked["found"].startswith(late)) == ("look", True)
+        proxy.before = lambda _: None
+        again = obs("sync")
+        assert again.code == 0
+        assert "Nothing to do" in again.flat
+        assert "litellm took 2 settings and holds revision 1." in again.flat
+        assert "litellm has no key acme/app/cat: limited once there is one" in again.flat
+        assert "pending" not in obs("status").flat
+        assert "litellm took 5 settings" in obs("sync", "--resend").flat
+        assert "target litellm" in run("doctor").out
+        report = json.loads(obs("rollback", "bot", "1", "--json").out)
+        assert [each["target"] for each in report["targets"]] == ["litellm"]
+        said = "".join(each.out + each.err for each in (first, again, obs("status"), run("doctor", "--json")))
+        assert MASTER_KEY not in said
+        assert MASTER_KEY.encode() not in b"".join(
+            path.read_bytes() for path in settings.home.rglob("*") if path.is_file()
+        )
+
+
+def test_a_proxy_without_its_key_stops_a_sync_before_anything_is_applied(obs: Run, run: Run):  # noqa: F811
+    said = run("policies", "sync", OBS_LITELLM_URL="http://127.0.0.1:9")
+    assert_one_message(said, "OBS_LITELLM_MASTER_KEY")
+    assert told(obs("history", "--json")) == []
 
 
 def test_a_change_at_the_same_moment_ends_with_its_own_code(obs: Run, monkeypatch: pytest.MonkeyPatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from decimal import Decimal
 
@@ -359,15 +358,12 @@ def _restated(source):
     return {**stated, "id": "added"}
 
 
-def test_a_cold_resolution_among_thousands_of_policies_takes_under_five_milliseconds():
+def test_resolving_one_agent_among_thousands_looks_at_its_chain_only(monkeypatch):
     tree = named(
         [policy(ORG, budgets={"cost": cost(9)})]
         + [policy(Place("acme", f"p{n % 50}", f"a{n}"), budgets={"cost": cost(Decimal(n))}) for n in range(2_000)]
     )
-    indexed = PolicySet(tree)
-    timings = []
-    for n in range(100):
-        start = time.perf_counter()
-        resolve(("acme", f"p{n % 50}", f"a{n}"), indexed, AT)
-        timings.append(time.perf_counter() - start)
-    assert sorted(timings)[50] < 0.005
+    indexed, looked, at = PolicySet(tree), list[Place](), PolicySet.at
+    monkeypatch.setattr(PolicySet, "at", lambda self, place: looked.append(place) or at(self, place))
+    resolve(("acme", "p7", "a7"), indexed, AT)
+    assert looked == list(Place("acme", "p7", "a7").chain)

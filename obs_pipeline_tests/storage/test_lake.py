@@ -130,6 +130,12 @@ def test_chunks_cover_every_day_once_in_order_and_stay_small(length: int, sizes:
         assert sum(filled) <= target or len(filled) == 1
 
 
+def test_chunks_are_as_few_as_the_limit_allows_and_about_even():
+    days = DayRange(MONDAY, MONDAY + timedelta(days=29))
+    chunks = chunk_days(days, dict.fromkeys(days.days(), 100), 1400)
+    assert [len(chunk) for chunk in chunks] == [10, 10, 10]
+
+
 def test_a_range_that_ends_before_it_begins_is_refused():
     with pytest.raises(ValueError, match="after"):
         DayRange(MONDAY, MONDAY - timedelta(days=1))

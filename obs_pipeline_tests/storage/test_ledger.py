@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from obs_pipeline.storage import ledger as module
-from obs_pipeline.storage.ledger import AlertRecord, LandedDay, LandedFile, Ledger, LedgerError
+from obs_pipeline.storage.ledger import LandedDay, LandedFile, Ledger, LedgerError
 from obs_pipeline.usage.due_days import pending_days
 
 NOON = datetime(2026, 3, 2, 12)
@@ -24,15 +24,18 @@ def land(ledger: Ledger, file_id: str, *days: date) -> None:
     ledger.finish_landing(file_id, len(days), [LandedDay(day, 1, 0, NOON, NOON) for day in days], NOON)
 
 
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 def test_the_schema_in_the_code_is_the_schema_the_migrations_make(ledger: Ledger):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
+    import obs_pipeline.storage.access_log
     import obs_pipeline.storage.access_store
     import obs_pipeline.storage.alert_store
     import obs_pipeline.storage.anomaly_labels
     import obs_pipeline.storage.policy_store
-    import obs_pipeline.storage.source_positions  # noqa: F401
+    import obs_pipeline.storage.source_positions
+    import obs_pipeline.storage.target_store  # noqa: F401
 
     with ledger.begin() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False})
@@ -92,11 +95,14 @@ def test_freshness_is_the_newest_event_of_each_source(ledger: Ledger):
     assert (source.source, source.files, source.rows, source.last_event) == ("gateway", 2, 2, NOON)
 
 
-def test_an_alert_is_recorded_once_a_key(ledger: Ledger):
-    alert = AlertRecord("run_failed:1", "batch_failed", "critical", "it failed", {"run_id": "1"}, NOON)
-    assert ledger.raise_alert(alert)
-    assert not ledger.raise_alert(alert)
-    assert ledger.alerts() == [alert]
+def test_landings_are_told_one_by_one_after_a_time_and_as_one_before_it(ledger: Ledger):
+    for number in range(3):
+        name, at = f"file-{number}", NOON + timedelta(hours=number)
+        ledger.start_landing(LandedFile(name, "gateway", name, 1, 0, None), "m", at)
+        ledger.finish_landing(name, 1, [LandedDay(MONDAY, 1, 0, at, at - timedelta(minutes=5))], at)
+    told = [("gateway", at, at - timedelta(minutes=5)) for at in (NOON + timedelta(hours=n) for n in range(3))]
+    assert ledger.landings(NOON - timedelta(days=1)) == told
+    assert ledger.landings(NOON + timedelta(hours=1)) == told[1:]
 
 
 def test_an_unusable_path_says_where_and_what_to_do(tmp_path: Path):
