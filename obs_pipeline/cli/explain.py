@@ -1,9 +1,10 @@
-"""``obs-pipeline explain``: one anomaly, taken apart."""
+"""``obs-pipeline explain``: one anomaly, taken apart. Prints; what is split and how is decided in ``detection``."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -16,28 +17,38 @@ from obs_pipeline.cli.workspace import Workspace, open_workspace
 from obs_pipeline.errors import ObsError
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from obs_pipeline.detection.explanations import Explanation
     from obs_pipeline.detection.models import Anomaly
     from obs_pipeline.detection.spikes import Amount, AnomalyReport, Contribution
 
 _COMPARED: Final = timedelta(days=7)
 _ROWS: Final = 6
+_USERS: Final = 4
+_REFERENCE: Final = "[dim]mean of the reference minus the expected value[/]"
 
 
 def explain(
     anomaly_id: Annotated[str, typer.Argument(help="The anomaly's id, or the beginning of it.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Take an anomaly apart: when it began, how large it was, which models, users and operations it consists of.
+    """Take an anomaly apart: its **likely cause**, the deviation split into volume, model mix, tokens per call, cache,
+    price and errors, and which models, users and operations it consists of.
 
-    Compared with the seven days before. The parts add up to the whole exactly.
+    The terms add up to observed minus expected exactly. They compare with the days the detector learned from, the
+    tables below them with the seven days before.
     """
     workspace = open_workspace()
     anomaly = _find(workspace, anomaly_id)
+    explanation = _explanation(workspace, anomaly)
     report = _report(workspace, anomaly)
     if as_json:
-        print_json({"anomaly": asdict(anomaly), "report": asdict(report)})
+        print_json({"anomaly": asdict(anomaly), "explanation": _plain(explanation), "report": asdict(report)})
         return
     out.print(_headline(anomaly, report))
+    out.print(f"likely cause: [bold]{text(explanation.cause.name)}[/] — {text(explanation.cause.because)}")
+    out.print(_terms(explanation))
     for title, contributions in (("model", report.models), ("user", report.users), ("operation", report.operations)):
         out.print(_contributions(title, report, contributions))
     out.print(_largest(report))
@@ -67,6 +78,70 @@ def _report(workspace: Workspace, anomaly: Anomaly) -> AnomalyReport:
         before = queries.events_between(connection, workspace.lake, series, start - _COMPARED, start)
     baseline = BaselineWindow(before, start - _COMPARED, start) if before.num_rows else None
     return analyze_spikes(events, anomaly.agent, anomaly.metric, start, end, baseline)
+
+
+def _explanation(workspace: Workspace, anomaly: Anomaly) -> Explanation:
+    from obs_pipeline.detection.batch import settings_in
+    from obs_pipeline.detection.explanations import explain_anomalies, list_rates
+
+    lookback_days = settings_in(workspace.settings.policies).lookback_days
+    rates = partial(list_rates, workspace.prices())
+    with workspace.engine() as connection:
+        (found,) = explain_anomalies(connection, workspace.lake, [anomaly], lookback_days, rates)
+    return found
+
+
+def _plain(explanation: Explanation) -> dict[str, object]:
+    split = explanation.split
+    return {
+        "cause": explanation.cause.name,
+        "because": explanation.cause.because,
+        "unit": split.unit,
+        "observed": f"{split.observed:f}",
+        "expected": f"{split.expected:f}",
+        "deviation": f"{split.deviation:f}",
+        "terms": [
+            {
+                "name": term.name,
+                "amount": f"{term.amount:f}",
+                "by_model": [_pair("model", one) for one in term.by_model],
+            }
+            for term in split.terms
+        ],
+        "by_user": [_pair("user", one) for one in split.by_user],
+        "unpriced_calls": split.unpriced_calls,
+        "reference_start": explanation.reference_start,
+        "reference_end": explanation.anomaly.timestamp,
+    }
+
+
+def _pair(name: str, one: tuple[str | None, Decimal]) -> dict[str, object]:
+    return {name: one[0], "amount": f"{one[1]:f}"}
+
+
+def _terms(explanation: Explanation) -> Table:
+    from obs_pipeline.detection.waterfall import amount_text
+
+    split = explanation.split
+    since = f"{explanation.reference_start:%Y-%m-%d}"
+    table = Table("", "amount", "most of it by", title=f"{split.unit}, compared with the mean since {since}")
+    table.title_justify = "left"
+    table.columns[1].justify = "right"
+    table.add_row("expected", amount_text(split, split.expected), "")
+    for term in split.terms:
+        if term.amount:
+            leading = ", ".join(f"{text(model)} {amount_text(split, part)}" for model, part in term.by_model[:2])
+            sign = "+" if term.amount > 0 else ""
+            table.add_row(term.name, f"{sign}{amount_text(split, term.amount)}", leading or _REFERENCE)
+    table.add_row("[bold]observed[/]", f"[bold]{amount_text(split, split.observed)}[/]", "")
+    notes = []
+    if len(split.by_user) > 1:
+        users = (f"{text(user)} {amount_text(split, part)}" for user, part in split.by_user[:_USERS])
+        notes.append(f"by user: {', '.join(users)}{' …' if len(split.by_user) > _USERS else ''}")
+    if split.unpriced_calls:
+        notes.append(f"{split.unpriced_calls:,} of the calls have no known price and are in no term")
+    table.caption, table.caption_justify = "\n".join(notes) or None, "left"
+    return table
 
 
 def _headline(anomaly: Anomaly, report: AnomalyReport) -> Panel:

@@ -1,6 +1,7 @@
 """Baselines and anomalies as assets, with the picture of each day."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,20 @@ import dagster as dg
 
 from obs_pipeline.defs import checks
 from obs_pipeline.defs.day_chart import day_charts
+from obs_pipeline.defs.day_explanations import day_explanations
 from obs_pipeline.defs.partitions import DAILY, ONE_RUN, days_of
-from obs_pipeline.defs.resources import BatchLimits, EngineResource, LakeResource, Progress
+from obs_pipeline.defs.resources import (
+    BatchLimits,
+    EngineResource,
+    LakeResource,
+    LedgerResource,
+    PricesResource,
+    Progress,
+)
 from obs_pipeline.defs.stories import picture, tell_days
 from obs_pipeline.defs.usage_assets import hourly_chunks, lake_asset
-from obs_pipeline.detection.batch import detect_days
-from obs_pipeline.detection.config import AnomalyDetectionConfig, load_detection_config
+from obs_pipeline.detection.batch import detect_days, known_in, settings_in
+from obs_pipeline.detection.explanations import list_rates
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES
 from obs_pipeline.storage.proofs import keys_are_unique, schema_is_declared
 from obs_pipeline.usage.tables import USAGE_HOURLY
@@ -58,15 +67,18 @@ def detection(
     context: dg.AssetExecutionContext,
     lake: LakeResource,
     engine: EngineResource,
+    ledger: LedgerResource,
+    prices: PricesResource,
     limits: BatchLimits,
     progress: dg.ResourceParam[Progress],
 ) -> Iterator[Any]:
     """Compare the days with the days before them."""
-    days, tables, config = days_of(context), lake.open(), _config(limits)
+    days, tables, config = days_of(context), lake.open(), settings_in(Path(limits.policies))
+    known = known_in(Path(limits.policies), ledger.open())
     expected, found = checks.Evidence("baselines"), checks.Evidence("anomalies")
     with engine.get_connection() as connection:
         for chunk in hourly_chunks(tables.rows_per_day(USAGE_HOURLY, days), days, limits):
-            detect_days(connection, tables, chunk, config)
+            detect_days(connection, tables, chunk, config, known)
             expected.add("unique_keys", keys_are_unique(connection, tables, BASELINES, chunk))
             found.add("unique_keys", keys_are_unique(connection, tables, ANOMALIES, chunk))
             progress.report(context, chunk, days)
@@ -77,11 +89,9 @@ def detection(
         for day, chart in day_charts(connection, tables, days):
             shown = {"observed_against_baseline": picture(chart, f"Cost on {day}")}
             context.add_asset_metadata(shown, asset_key="anomalies", partition_key=day.isoformat())
+        rates = partial(list_rates, prices.load())
+        for day, causes in day_explanations(connection, tables, days, config.lookback_days, rates):
+            context.add_asset_metadata(causes, asset_key="anomalies", partition_key=day.isoformat())
     yield dg.MaterializeResult(asset_key="baselines", metadata=bands)
     yield dg.MaterializeResult(asset_key="anomalies", metadata=worst)
     yield from (*expected.results(), *found.results())
-
-
-def _config(limits: BatchLimits) -> AnomalyDetectionConfig:
-    path = Path(limits.policies) / "detection.yaml"
-    return load_detection_config(path) if path.exists() else AnomalyDetectionConfig()

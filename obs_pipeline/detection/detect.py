@@ -7,7 +7,8 @@ range at once gives identical tables. No files, no clock, no settings but those 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Final
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from obs_pipeline.detection import metrics, scoring
 from obs_pipeline.detection.config import GRAINS, METRICS, AnomalyDetectionConfig, Grain, Metric
-from obs_pipeline.detection.explain import EXPLAINED_BY_CALLS, Evidence, Finding, explain
+from obs_pipeline.detection.explain import EXPLAINED_BY_CALLS, Call, Evidence, Finding, Kind, Moment, explain
 from obs_pipeline.detection.judging import Judged, judge
 from obs_pipeline.detection.known import NOTHING, Known, Planned, asked, not_learned, planned
 from obs_pipeline.detection.models import (
@@ -44,6 +45,8 @@ MOMENT_SCHEMA: Final = pa.schema(
 _EPOCH: Final = datetime(1970, 1, 1)
 _DAY_US: Final = 24 * HOUR_US
 _BLOCK: Final = 1 << 40  # more rows than one day of one grain can have
+_JUDGED_AT_ONCE: Final = 2
+_BASELINES_AT_ONCE: Final = 250_000
 
 
 @dataclass(frozen=True)
@@ -119,21 +122,24 @@ def detect_anomalies(
     ``sql/evidence.sql`` finds them; with it the reasons name calls. ``known`` is what people said, beforehand and of
     earlier anomalies. Disabled detection gives empty tables.
     """
-    tables: dict[Grain, pa.Table] = {"day": daily, "hour": hourly}
-    blocks = [
-        _block(panel, grain, metric, config, known)
-        for grain, panel in _panels(tables, days, config, known)
-        for metric in METRICS
-        if metric in config.metrics
-    ]
+    panels = _panels({"day": daily, "hour": hourly}, days, config, known)
+    del daily, hourly  # the largest things held, and the panels say it all
+    blocks = _blocks(panels, config, known)
     verdicts = [_verdicts(block, config) for block in blocks]
-    moments = _moments(
-        finding for some in verdicts for finding in some.findings if finding.metric in EXPLAINED_BY_CALLS
-    )
-    calls = Evidence(evidence(moments) if evidence is not None and moments.num_rows else None)
+    findings = [finding for some in verdicts for finding in some.findings]
+    moments = _moments(finding for finding in findings if finding.metric in EXPLAINED_BY_CALLS)
+    worst = Evidence(evidence(moments) if evidence is not None and moments.num_rows else None)
+    calls = worst.of((finding.series, finding.grain, finding.time) for finding in findings)
     placed = [placed for some in verdicts for placed in _anomalies(some, calls)]
     ordered = [anomaly for _, anomaly in sorted(placed, key=lambda one: one[0])]
     return Detection(_baselines(blocks), anomalies_to_table(ordered))
+
+
+def _blocks(panels: Sequence[tuple[Grain, Panel]], config: AnomalyDetectionConfig, known: Known) -> list[_Block]:
+    """Every metric of every panel, judged: some at once, as numpy lets other threads run while it computes."""
+    wanted = [(panel, grain, metric) for grain, panel in panels for metric in METRICS if metric in config.metrics]
+    with ThreadPoolExecutor(_JUDGED_AT_ONCE) as pool:
+        return list(pool.map(lambda one: _block(*one, config, known), wanted))
 
 
 def _block(panel: Panel, grain: Grain, metric: Metric, config: AnomalyDetectionConfig, known: Known) -> _Block:
@@ -152,7 +158,7 @@ def _panels(
     panels: list[tuple[Grain, Panel]] = []
     for grain in (grain for grain in GRAINS if grain in config.grains):
         panel = build_panel(
-            tables[grain],
+            tables.pop(grain),
             grain,
             start,
             last,
@@ -167,9 +173,18 @@ def _panels(
 
 
 def _baselines(blocks: Sequence[_Block]) -> pa.Table:
+    """The baselines of all days, made of some days at a time, so that little but the table itself takes memory."""
     if not blocks:
         return BASELINE_SCHEMA.empty_table()
-    rows = [block.rows(~np.isnan(block.judged.observed)) for block in blocks]
+    known = [~np.isnan(block.judged.observed) for block in blocks]
+    days = known[0].shape[2]
+    pieces = min(days, 1 + sum(int(some.sum()) for some in known) // _BASELINES_AT_ONCE)
+    piece = np.arange(days) * pieces // days
+    return pa.concat_tables([_baselines_of(blocks, [some & (piece == n) for some in known]) for n in range(pieces)])
+
+
+def _baselines_of(blocks: Sequence[_Block], chosen: Sequence[npt.NDArray[np.bool_]]) -> pa.Table:
+    rows = [block.rows(some) for block, some in zip(blocks, chosen, strict=True)]
     order = np.argsort(np.concatenate([some.order for some in rows]), kind="stable")
 
     def gather(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -292,13 +307,11 @@ def _moments(findings: Iterable[Finding]) -> pa.Table:
     return pa.table([list(column) for column in columns], schema=MOMENT_SCHEMA)
 
 
-def _anomalies(verdicts: _Verdicts, evidence: Evidence) -> list[tuple[int, Anomaly]]:
+def _anomalies(verdicts: _Verdicts, calls: Mapping[Moment, Mapping[Kind, Call]]) -> list[tuple[int, Anomaly]]:
     """The anomalies of one block, each with its place in the order."""
-    findings = verdicts.findings
-    calls = evidence.of((finding.series, finding.grain, finding.time) for finding in findings)
     ranked = zip(
         verdicts.order,
-        findings,
+        verdicts.findings,
         verdicts.ranks,
         verdicts.scores,
         verdicts.confidences,

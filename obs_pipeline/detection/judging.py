@@ -27,7 +27,7 @@ BURST_WEIGHT: Final = 1.2
 """How much of the size of its bursts an idle series takes for its spread: a warning is then some 13 times the usual
 burst (``(3 * 1.2) ** 2`` on the root scale)."""
 
-_CHUNK_VALUES: Final = 1_000_000
+_CHUNK_VALUES: Final = 250_000
 """Look-back values looked at in one go: enough for numpy, little for memory."""
 
 

@@ -116,6 +116,15 @@ def test_a_range_of_days_gives_exactly_what_its_days_give_one_by_one(rows):
     assert whole.anomalies.equals(pa.concat_tables([one.anomalies for one in single]).combine_chunks())
 
 
+def test_baselines_made_of_a_few_days_at_a_time_are_those_of_all_days_at_once(monkeypatch):
+    rows = steady(range(12))
+    at_once = detect(rows, 4, 11).baselines
+    monkeypatch.setattr("obs_pipeline.detection.detect._BASELINES_AT_ONCE", at_once.num_rows // 4)
+    in_pieces = detect(rows, 4, 11).baselines
+    assert in_pieces["dt"].num_chunks > at_once["dt"].num_chunks == 1
+    assert in_pieces.combine_chunks().equals(at_once.combine_chunks())
+
+
 @settings(deadline=None, max_examples=60)
 @given(rows=USAGE_ROWS, later=USAGE_ROWS, hour=st.integers(0, 23))
 def test_what_happens_later_changes_no_earlier_baseline_or_anomaly(rows, later, hour):

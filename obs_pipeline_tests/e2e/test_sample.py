@@ -135,6 +135,31 @@ def test_explaining_the_worst_adds_up_exactly(sample: Sample):
     assert worst["id"].startswith("an-")
 
 
+def test_both_known_incidents_are_explained_by_their_cause_and_the_terms_add_up_to_the_micro_dollar(sample: Sample):
+    for day, metric, cause, evidence in (
+        ("2025-05-07", "cost", "mispriced call", "gemini-2.5-pro-preview-03-25 reported 790,000 × the list price"),
+        ("2024-12-13", "tokens", "runaway context", "the largest call sent 913,414 input tokens"),
+    ):
+        (worst,) = anomalies(sample, "--from", day, "--to", day, "--metric", metric, "--limit", "1")
+        told = json.loads(sample.obs("explain", worst["id"], "--json").stdout)["explanation"]
+        assert told["cause"] == cause
+        assert evidence in told["because"]
+        terms = sum(Decimal(term["amount"]) for term in told["terms"])
+        assert terms == Decimal(told["observed"]) - Decimal(told["expected"]) == Decimal(told["deviation"])
+        shown = sample.obs("explain", worst["id"]).stdout
+        assert f"likely cause: {cause}" in shown
+
+
+def test_forecasts_say_what_is_known_and_what_is_not(sample: Sample):
+    told = json.loads(sample.obs("forecasts", "--day", "2025-05-08", "--json").stdout)
+    month = next(one for one in told if one["scope"] == "org" and one["period"] == "month")
+    assert Decimal(month["spent"]) > 10_000
+    assert month["lower"] <= month["forecast"] <= month["upper"] < 10_500
+    assert month["budget"] == "used up"
+    early = json.loads(sample.obs("forecasts", "--day", "2024-08-20", "--scope", "org", "--json").stdout)
+    assert {one["state"] for one in early} == {"not enough history"}
+
+
 def test_doctor_says_that_the_source_is_silent_and_that_nothing_waits(sample: Sample):
     found = {one["what"]: one for one in json.loads(sample.obs("doctor", "--json", exits_with=3).stdout)}
     assert found["source aider"]["state"] == "look"
