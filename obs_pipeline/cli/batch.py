@@ -192,7 +192,7 @@ def _show_next(worst: list[Anomaly]) -> None:
     lines += [
         "  obs-pipeline anomalies --severity critical   [dim]all of them, filtered[/]",
         "  obs-pipeline alerts list   [dim]what is open, and who was told[/]",
-        "  obs-pipeline serve   [dim]the same numbers over HTTP and MCP[/]",
-        "  make ui   [dim]the graph, every day's story and its checks, in Dagster[/]",
+        "  obs-pipeline serve   [dim]the dashboard at http://127.0.0.1:8770, over HTTP and MCP too[/]",
+        "  make ui   [dim]the dashboard and Dagster together: the graph, every day's story and its checks[/]",
     ]
     out.print("\n".join(lines))

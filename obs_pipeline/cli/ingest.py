@@ -71,6 +71,7 @@ def _land(
     from obs_pipeline.storage.lake import LakeError
     from obs_pipeline.storage.ledger import LedgerError
     from obs_pipeline.storage.locks import exclusive
+    from obs_pipeline.usage.currencies import RateBook
     from obs_pipeline.usage.inbox import Refusal, resolve_mapping
     from obs_pipeline.usage.landing import Landing
 
@@ -96,6 +97,7 @@ def _land(
             settings.scratch,
             settings.first_day,
             settings.price_tolerance,
+            RateBook.load(settings.policies / "currencies.yaml"),
         )
         task = bar.add_task("landing", total=None)
         for number, path in enumerate(files, 1):

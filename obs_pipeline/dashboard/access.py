@@ -1,4 +1,4 @@
-"""Who may ask what: roles, tokens, JWTs of an identity provider, and the rate limit of each token.
+"""Who may ask what: roles, tokens, and the rate limit of each token.
 
 Here: plain decisions over values that are passed in, the clock among them. Not how a request carries its token, and not the
 filtering of rows: a ``Principal`` says which rows are its own, the snapshot applies that in one place.
@@ -11,17 +11,22 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.access_store import AccessStore, TokenRow
 
-Role = Literal["viewer", "analyst", "editor", "admin"]
-ROLES: Final[tuple[Role, ...]] = get_args(Role)
+Reader = Literal["viewer", "analyst", "editor", "admin"]
+Role = Literal["collector"] | Reader
+ROLES: Final[tuple[Reader, ...]] = get_args(Reader)
 """From the least to the most; each may do all that the ones before it may."""
+
+COLLECTOR: Final = "collector"
+"""Beside them: it may send usage, and read nothing."""
+_GRANTED: Final[tuple[Role, ...]] = (COLLECTOR, *ROLES)
 
 _PREFIX: Final = "obs_"
 _LONGEST: Final = 8192
@@ -46,103 +51,80 @@ class TooMany(ObsError):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. ``org`` None sees every organisation; ``projects`` empty sees every project of it."""
+    """Who asks. ``org`` None sees every organisation; ``projects`` empty sees every project of it. ``token`` is the id of the
+    token that was shown, or whose word was taken for it."""
 
     name: str
     role: Role
     org: str | None = None
     projects: tuple[str, ...] = ()
+    token: str = field(default="", compare=False)
 
-    def require(self, role: Role) -> None:
+    def may(self, role: Reader) -> bool:
+        return self.role != COLLECTOR and ROLES.index(self.role) >= ROLES.index(role)
+
+    def require(self, role: Reader) -> None:
         """
         Raises:
             AccessDenied: this role is below ``role``.
         """
-        if ROLES.index(self.role) < ROLES.index(role):
+        if not self.may(role):
             raise AccessDenied(f"This needs the role {role}; the token of {self.name} has the role {self.role}.")
+
+    def require_sending(self) -> None:
+        """
+        Raises:
+            AccessDenied: this role may not send usage.
+        """
+        if self.role != COLLECTOR:
+            self.require("editor")
 
     def sees(self, org: str | None, project: str | None) -> bool:
         """Whether rows of this organisation and project are its own."""
         return self.org in (None, org) and (not self.projects or project in self.projects)
 
 
-LOCAL: Final = Principal("local", "admin")
+LOCAL: Final = Principal("local", "admin", token="local")
 """Whoever runs a command on the machine that holds the files."""
 
 
-@dataclass(frozen=True, slots=True)
-class JwtRules:
-    """How tokens of an identity provider are checked. ``keys`` is a JWKS address or, for tests, a key itself.
-
-    The claims ``obs_role``, ``obs_org`` and ``obs_projects`` say what the bearer may see; one without an organisation is
-    refused: nothing that an identity provider says gives every organisation.
-    """
-
-    issuer: str
-    audience: str
-    keys: Any
-    algorithms: Sequence[str] = ("RS256", "ES256")
-
-
 class Gate:
-    """Tells who shows a token."""
+    """Tells who shows a token. ``look_again`` is for how many seconds a look at the ledger serves the same token; ``of_jwt``
+    tells whom the token of an identity provider names, if there is one."""
 
-    def __init__(self, store: AccessStore, jwt: JwtRules | None = None) -> None:
+    def __init__(
+        self, store: AccessStore, of_jwt: Callable[[str], Principal] | None = None, look_again: float = 0.0
+    ) -> None:
+        self._look_again = timedelta(seconds=look_again)
+        self._seen: dict[str, tuple[datetime, Principal]] = {}
         self._store = store
-        self._jwt = jwt
-        self._key_client: Any = None
+        self._of_jwt = of_jwt
+
+    def just_seen(self, token: str | None, now: datetime) -> Principal | None:
+        """Who showed this token a moment ago, without a look at the ledger."""
+        seen, principal = self._seen.get(digest_of(token or ""), (now, None))
+        return principal if now - seen < self._look_again else None
 
     def principal(self, token: str | None, now: datetime) -> Principal:
         """
         Raises:
             NotKnown: there is no token, or it does not count (any more).
         """
+        principal = self._principal(token, now)
+        if len(self._seen) >= _BUCKETS:
+            self._seen.clear()
+        self._seen[digest_of(token or "")] = (now, principal)
+        return principal
+
+    def _principal(self, token: str | None, now: datetime) -> Principal:
         if not token or len(token) > _LONGEST:
             raise NotKnown("Show a token: Authorization: Bearer obs_…  (obs-pipeline tokens create makes one).")
-        if self._jwt is not None and token.count(".") == 2:
-            return self._bearer_of_jwt(token, self._jwt)
+        if self._of_jwt is not None and token.count(".") == 2:
+            return self._of_jwt(token)
         row = self._store.by_digest(digest_of(token))
-        if row is None or not row.usable_at(now) or row.role not in ROLES:
+        if row is None or not row.usable_at(now) or row.role not in _GRANTED:
             raise NotKnown("This token is not known, has expired or was revoked.")
-        return Principal(row.name, row.role, row.org, row.projects)
-
-    def _bearer_of_jwt(self, token: str, rules: JwtRules) -> Principal:
-        import jwt
-
-        try:
-            claims = jwt.decode(
-                token,
-                self._key(token, rules),
-                algorithms=list(rules.algorithms),
-                audience=rules.audience,
-                issuer=rules.issuer,
-                options={"require": ["exp", "iss", "aud", "sub"]},
-            )
-        except jwt.PyJWTError as error:
-            raise NotKnown(f"The identity provider's token does not count: {error}.") from None
-        return principal_of_claims(claims)
-
-    def _key(self, token: str, rules: JwtRules) -> Any:
-        if not (isinstance(rules.keys, str) and rules.keys.startswith(("http://", "https://"))):
-            return rules.keys
-        if self._key_client is None:
-            import jwt
-
-            self._key_client = jwt.PyJWKClient(rules.keys, timeout=5)
-        return self._key_client.get_signing_key_from_jwt(token).key
-
-
-def principal_of_claims(claims: Mapping[str, Any]) -> Principal:
-    """
-    Raises:
-        NotKnown: the claims name no organisation or no role of ours.
-    """
-    role, org, projects = claims.get("obs_role", "viewer"), claims.get("obs_org"), claims.get("obs_projects", [])
-    if role not in ROLES or not isinstance(org, str) or not org:
-        raise NotKnown("The identity provider's token needs the claims obs_org and obs_role (viewer … admin).")
-    if not isinstance(projects, list) or not all(isinstance(project, str) for project in projects):
-        raise NotKnown("The claim obs_projects must be a list of names.")
-    return Principal(str(claims["sub"]), role, org, tuple(projects))
+        return Principal(row.name, row.role, row.org, row.projects, row.id)
 
 
 def create_token(
@@ -160,8 +142,8 @@ def create_token(
     Raises:
         AccessDenied: there is no such role, or projects are named without their organisation.
     """
-    if role not in ROLES:
-        raise AccessDenied(f"{role!r} is not a role; choose one of {', '.join(ROLES)}.")
+    if role not in _GRANTED:
+        raise AccessDenied(f"{role!r} is not a role; choose one of {', '.join(_GRANTED)}.")
     if projects and org is None:
         raise AccessDenied("Projects belong to an organisation: name it too (--org).")
     token = _PREFIX + secrets.token_urlsafe(32)

@@ -19,14 +19,17 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from obs_pipeline.alerting import records
+from obs_pipeline.alerting.wording import title_of
 from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard.access import Principal
-from obs_pipeline.dashboard.snapshot import NotReady, Pinned, Reader
+from obs_pipeline.dashboard.snapshot import FOLLOWED, NotReady, Pinned, Reader
 from obs_pipeline.dashboard.tables import MART_SPEND
 from obs_pipeline.detection.tables import BASELINES
 from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
-from obs_pipeline.storage.alert_store import AlertStore, IncidentRow
-from obs_pipeline.storage.lake import DayRange
+from obs_pipeline.storage.alert_store import AlertStore
+from obs_pipeline.storage.alert_tables import IncidentRow
+from obs_pipeline.storage.lake import DayRange, LakeTable
 from obs_pipeline.storage.ledger_state import SourceDays
 from obs_pipeline.usage.watermark import provisional_days
 
@@ -50,10 +53,16 @@ class Asking:
     sources: Mapping[str, SourceDays]
     lateness: timedelta
     alerts: AlertStore | None
+    reads: Sequence[LakeTable] = FOLLOWED
 
     @property
     def pinned(self) -> Pinned:
         return self.reader.pinned
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Those of the tables that the question reads."""
+        return self.pinned.versions_of(self.reads)
 
     def window(self, timeframe: q.Timeframe, end: date | None) -> DayRange:
         """The days of a timeframe, up to ``end`` or the last computed day."""
@@ -72,8 +81,8 @@ class Asking:
             SELECT CAST(coalesce(sum(calls), 0) AS BIGINT) AS calls,
                 CAST(coalesce(sum(unpriced_calls), 0) AS BIGINT) AS unpriced_calls,
                 CAST(sum(cost_bound) AS DECIMAL(38, 9)) AS unpriced_bound,
-                CAST(coalesce(sum(cost) FILTER (agent IS NULL OR team IS NULL), 0) AS DECIMAL(38, 9)) AS unattributed_cost
-            FROM spend_day WHERE dt BETWEEN $first AND $last AND {where}
+                CAST(coalesce(sum(unattributed_cost), 0) AS DECIMAL(38, 9)) AS unattributed_cost
+            FROM {_spend(where)} WHERE dt BETWEEN $first AND $last AND {where}
             """,
             {"first": days.first, "last": days.last, **(values or {})},
         )
@@ -88,7 +97,7 @@ class Asking:
             "first_day": days.first,
             "last_day": days.last,
             "coverage": q.Coverage(**row, provisional_days=provisional),
-            "versions": dict(self.pinned.versions),
+            "versions": self.versions,
         }
 
 
@@ -104,8 +113,8 @@ def metrics(asking: Asking, asked: q.MetricsAsked) -> q.Metrics:
             CAST(coalesce(sum(cache_read_tokens), 0) AS BIGINT) AS cached,
             CAST(coalesce(sum(unpriced_calls), 0) AS BIGINT) AS unpriced_calls,
             CAST(sum(cost_bound) AS DECIMAL(38, 9)) AS unpriced_bound,
-            CAST(coalesce(sum(cost) FILTER (agent IS NULL OR team IS NULL), 0) AS DECIMAL(38, 9)) AS unattributed_cost
-        FROM spend_day WHERE dt BETWEEN $before AND $last AND {where}
+            CAST(coalesce(sum(unattributed_cost), 0) AS DECIMAL(38, 9)) AS unattributed_cost
+        FROM {_spend(where)} WHERE dt BETWEEN $before AND $last AND {where}
         GROUP BY current
         """,
         {"first": days.first, "before": before.first, "last": days.last, **values},
@@ -158,14 +167,7 @@ def trends(asking: Asking, asked: q.TrendsAsked) -> q.Trends:
         )
         for moment, value in sorted(found.items())
     ]
-    marks = asking.reader.rows(
-        f"""
-        SELECT id, timestamp AS time, severity, observed FROM anomalies
-        WHERE dt BETWEEN $first AND $last AND metric = $metric AND grain = $grain AND {_narrowed(asked, ("agent", "project"))}
-        ORDER BY score DESC, id LIMIT {_MARKS}
-        """,
-        _only(spoken, "first", "last", "metric", "grain", *_given(asked, ("agent", "project"))),
-    )
+    marks = _marks(asking, asked, spoken)
     unit = {"cost": "USD", "tokens": "tokens", "calls": "calls", "errors": "share of calls", "latency": "ms"}[
         asked.metric
     ]
@@ -183,7 +185,7 @@ def trends(asking: Asking, asked: q.TrendsAsked) -> q.Trends:
 def anomalies(asking: Asking, asked: q.AnomaliesAsked) -> q.Anomalies:
     """Anomalies of a timeframe, the highest score first."""
     days = asking.window(asked.timeframe, asked.end)
-    names = ("agent", "project", "metric", "severity")
+    names = ("org", "project", "agent", "metric", "severity")
     where, values = _narrowed(asked, names), _given(asked, names)
     within = f"FROM anomalies WHERE dt BETWEEN $first AND $last AND {where}"
     spoken = {"first": days.first, "last": days.last, **values}
@@ -193,9 +195,8 @@ def anomalies(asking: Asking, asked: q.AnomaliesAsked) -> q.Anomalies:
     columns = ", ".join(q.AnomalyShown.model_fields)
     order = f"ORDER BY score DESC, timestamp, id LIMIT {asked.limit} OFFSET {start}"
     rows = asking.reader.rows(f"SELECT {columns} {within} {order}", spoken)
-    about = _narrowed(asked, ("agent", "project"))
     return q.Anomalies(
-        **asking.told(days, about, _given(asked, ("agent", "project"))),
+        **asking.told(days, *_about(asked)),
         **_page(sum(by_severity.values()), start, len(rows), mark),
         anomalies=[q.AnomalyShown(**row) for row in rows],
         by_severity=by_severity,
@@ -235,20 +236,19 @@ def explain_anomaly(asking: Asking, asked: q.ExplainAsked) -> q.Explained:
 
 
 def export_data(asking: Asking, asked: q.ExportAsked) -> q.Export:
-    """The rows behind the totals: one a day, project, team, agent and model."""
+    """The rows behind the totals: one a day, project, team, agent, provider and model."""
     days = asking.window(asked.timeframe, asked.end)
     where, values = _where(asked)
-    spoken = {"first": days.first, "last": days.last, **values}
-    grouped = f"""
-        SELECT dt AS day, org, project, team, agent, model, {_SLICE}, CAST(sum(unpriced_calls) AS BIGINT) AS unpriced_calls
-        FROM spend_day WHERE dt BETWEEN $first AND $last AND {where} GROUP BY dt, org, project, team, agent, model
-    """
+    query, spoken = exported_rows(asking, asked)
     start, mark = _start(asking, asked)
     (whole,) = asking.reader.rows(
-        f"SELECT count(*) AS found, CAST(coalesce(sum(cost), 0) AS DECIMAL(38, 9)) AS cost FROM ({grouped})", spoken
+        f"""
+        SELECT count(*) AS found, CAST(coalesce(sum(cost), 0) AS DECIMAL(38, 9)) AS cost
+        FROM spend_day WHERE dt BETWEEN $first AND $last AND {where}
+        """,
+        spoken,
     )
-    order = f"ORDER BY day, org, project, team, agent, model LIMIT {asked.limit} OFFSET {start}"
-    rows = asking.reader.rows(f"{grouped} {order}", spoken)
+    rows = asking.reader.rows(f"{query} LIMIT {asked.limit} OFFSET {start}", spoken)
     return q.Export(
         **asking.told(days, where, values),
         **_page(whole["found"], start, len(rows), mark),
@@ -257,6 +257,13 @@ def export_data(asking: Asking, asked: q.ExportAsked) -> q.Export:
         content=as_csv(rows) if asked.format == "csv" else json.dumps(rows, default=_plain, ensure_ascii=False),
         total_cost=whole["cost"],
     )
+
+
+def exported_rows(asking: Asking, asked: q.ExportAsked) -> tuple[str, dict[str, Any]]:
+    """The query of every row of an export, and its values."""
+    days = asking.window(asked.timeframe, asked.end)
+    where, values = _where(asked)
+    return _exported(where), {"first": days.first, "last": days.last, **values}
 
 
 def entities(asking: Asking, asked: q.EntitiesAsked) -> q.Entities:
@@ -270,7 +277,7 @@ def entities(asking: Asking, asked: q.EntitiesAsked) -> q.Entities:
     grouped = f"""
         SELECT * FROM (
             SELECT coalesce({asked.level}, $none) AS name, {_SLICE}
-            FROM spend_day WHERE dt BETWEEN $first AND $last AND {where} GROUP BY {asked.level}
+            FROM {_spend(where, asked.level)} WHERE dt BETWEEN $first AND $last AND {where} GROUP BY {asked.level}
         ) WHERE {searched}
     """
     start, mark = _start(asking, asked)
@@ -279,11 +286,15 @@ def entities(asking: Asking, asked: q.EntitiesAsked) -> q.Entities:
         spoken,
     )
     total = rows[0].pop("found") if rows else start
+    before = _cost_before(asking, asked, days, [row["name"] for row in rows])
     return q.Entities(
         **asking.told(days, where, values),
         **_page(total, start, len(rows), mark),
         level=asked.level,
-        entities=[q.Slice(**_only(row, *q.Slice.model_fields)) for row in rows],
+        entities=[
+            q.Entity(**_only(row, *q.Slice.model_fields), previous_cost=before.get(row["name"], Decimal(0)))
+            for row in rows
+        ],
     )
 
 
@@ -293,10 +304,9 @@ def effective_policy(asking: Asking, asked: q.PolicyAsked) -> q.EffectivePolicyS
     newest = asking.reader.newest_day(EFFECTIVE_POLICIES)
     days = newest or asking.window("day", None)
     asking.reader.show(EFFECTIVE_POLICIES, days)
-    given = _given(asked, ("org", "project", "agent"))
+    about, given = _about(asked)
     rows = asking.reader.rows(
-        f"SELECT * FROM effective_policies WHERE scope = $scope AND {_narrowed(asked, ('org', 'project', 'agent'))} "
-        "ORDER BY org, project, agent, field",
+        f"SELECT * FROM effective_policies WHERE scope = $scope AND {about} ORDER BY org, project, agent, field",
         {"scope": scope, **given},
     )
     places = {(row["org"], row["project"], row["agent"]) for row in rows}
@@ -309,7 +319,7 @@ def effective_policy(asking: Asking, asked: q.PolicyAsked) -> q.EffectivePolicyS
         else "No policy holds here that you may see, or none was computed yet."
     )
     return q.EffectivePolicyShown(
-        **asking.told(days),
+        **asking.told(days, *_about(asked)),
         scope=scope,
         org=org,
         project=project,
@@ -327,7 +337,7 @@ def budget_status(asking: Asking, asked: q.BudgetsAsked) -> q.Budgets:
     """Where budgets stand, the fullest first."""
     days = asking.reader.newest_day(BUDGET_STATUS) or asking.window("day", None)
     asking.reader.show(BUDGET_STATUS, days)
-    names = ("scope", "state", "agent", "project")
+    names = ("scope", "state", "org", "project", "agent")
     within = f"FROM budget_status WHERE {_narrowed(asked, names)}"
     spoken = _given(asked, names)
     counts = asking.reader.rows(f"SELECT state, count(*) AS found {within} GROUP BY state", spoken)
@@ -339,7 +349,7 @@ def budget_status(asking: Asking, asked: q.BudgetsAsked) -> q.Budgets:
         spoken,
     )
     return q.Budgets(
-        **asking.told(days),
+        **asking.told(days, *_about(asked)),
         **_page(sum(by_state.values()), start, len(rows), mark),
         at=max((row["judged_at"] for row in rows), default=None),
         by_state=by_state,
@@ -349,14 +359,17 @@ def budget_status(asking: Asking, asked: q.BudgetsAsked) -> q.Budgets:
 
 def list_incidents(asking: Asking, asked: q.IncidentsAsked) -> q.Incidents:
     """Incidents, the most recently changed first."""
-    statuses = (asked.status,) if asked.status else ()
-    own = [row for row in asking.alerts.incidents(statuses) if _may_see(asking, row)] if asking.alerts else []
-    start, mark = _start(asking, asked, own[0].updated_at.isoformat() if own else "")
-    shown = own[start : start + asked.limit]
+    place = {
+        name: _named(getattr(asked, name)) for name in ("org", "project", "agent") if getattr(asked, name) is not None
+    }
+    own = ((asked.status,) if asked.status else (), asking.principal.org, asking.principal.projects, place)
+    total, newest = asking.alerts.incident_count(*own) if asking.alerts else (0, None)
+    start, mark = _start(asking, asked, str(newest))
+    shown = asking.alerts.incident_page(*own, asked.limit, start) if asking.alerts else []
     return q.Incidents(
-        **asking.told(asking.window("month", None)),
-        **_page(len(own), start, len(shown), mark),
-        incidents=[_incident(row) for row in shown],
+        **asking.told(asking.window("month", None), *_about(asked)),
+        **_page(total, start, len(shown), mark),
+        incidents=[incident_shown(row) for row in shown],
     )
 
 
@@ -372,7 +385,7 @@ def why_notified(asking: Asking, asked: q.WhyAsked) -> q.Why:
         q.Decision(at=trace.at, route=trace.route, outcome=trace.outcome, detail=json.loads(trace.content))
         for trace in store.traces(found.id)[-q.PAGE :]
     ]
-    return q.Why(**asking.told(asking.window("month", None)), incident=_incident(found), decisions=decisions)
+    return q.Why(**asking.told(asking.window("month", None)), incident=incident_shown(found), decisions=decisions)
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -411,7 +424,7 @@ def _slices(asking: Asking, by: q.Dimension, where: str, values: Mapping[str, An
     rows = asking.reader.rows(
         f"""
         WITH grouped AS (
-            SELECT {by} AS name, {_SLICE} FROM spend_day WHERE dt BETWEEN $first AND $last AND {where} GROUP BY {by}
+            SELECT {by} AS name, {_SLICE} FROM {_spend(where, by)} WHERE dt BETWEEN $first AND $last AND {where} GROUP BY {by}
         ), placed AS (
             SELECT *, least(row_number() OVER (ORDER BY cost DESC, name NULLS LAST), {_LARGEST + 1}) AS place FROM grouped
         )
@@ -426,6 +439,26 @@ def _slices(asking: Asking, by: q.Dimension, where: str, values: Mapping[str, An
     return [q.Slice(**row) for row in rows]
 
 
+def _cost_before(asking: Asking, asked: q.EntitiesAsked, days: DayRange, names: Sequence[str]) -> Mapping[str, Decimal]:
+    """What each name cost in as many days before."""
+    where, values = _where(asked)
+    named = f"coalesce({asked.level}, $none)"
+    rows = asking.reader.rows(
+        f"""
+        SELECT {named} AS name, CAST(sum(cost) AS DECIMAL(38, 9)) AS cost FROM {_spend(where, asked.level)}
+        WHERE dt BETWEEN $before AND $until AND {where} AND {named} IN (SELECT unnest($names)) GROUP BY 1
+        """,
+        {
+            **values,
+            "before": days.first - timedelta(days=len(days)),
+            "until": days.first - timedelta(days=1),
+            "none": q.UNATTRIBUTED,
+            "names": list(names),
+        },
+    )
+    return {row["name"]: row["cost"] for row in rows}
+
+
 def _cost_budget(asking: Asking, asked: q.MetricsAsked) -> Decimal | None:
     """The cost limit of the timeframe's own period for the one place that was asked about, if there is just one."""
     newest = asking.reader.newest_day(BUDGET_STATUS)
@@ -438,12 +471,27 @@ def _cost_budget(asking: Asking, asked: q.MetricsAsked) -> Decimal | None:
         f"""
         SELECT CAST(sum(limit_amount) AS DECIMAL(38, 9)) AS budget, count(*) AS places FROM budget_status
         WHERE scope = $scope AND kind = 'cost' AND period = $period AND currency = 'USD'
-            AND {_narrowed(asked, ("agent", "project"))}
+            AND {_narrowed(asked, ("org", "project", "agent"))}
         """,
-        {"scope": scope, "period": period, **_given(asked, ("agent", "project"))},
+        {"scope": scope, "period": period, **_given(asked, ("org", "project", "agent"))},
     )
     budget: Decimal | None = rows[0]["budget"] if rows[0]["places"] == 1 else None
     return budget
+
+
+def _marks(asking: Asking, asked: q.TrendsAsked, spoken: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The anomalies of the series; those of an agent are not those of its teams and models."""
+    if asked.team is not None or asked.model is not None:
+        return []
+    about, given = _about(asked)
+    return asking.reader.rows(
+        f"""
+        SELECT id, timestamp AS time, severity, observed FROM anomalies
+        WHERE dt BETWEEN $first AND $last AND metric = $metric AND grain = $grain AND {about}
+        ORDER BY score DESC, id LIMIT {_MARKS}
+        """,
+        {**_only(spoken, "first", "last", "metric", "grain"), **given},
+    )
 
 
 def _series(
@@ -455,10 +503,10 @@ def _series(
         "calls": "CAST(sum(calls) AS DOUBLE)",
         "errors": "CAST(sum(errors) AS DOUBLE) / nullif(sum(calls), 0)",
     }[asked.metric]
-    source, moment = "spend_day", "CAST(dt AS TIMESTAMP)"
+    source, moment = _spend(where), "CAST(dt AS TIMESTAMP)"
     if asked.granularity == "hour":
         source, moment = "spend_hour", "time"
-        if asked.agent is not None:
+        if asked.agent is not None or asked.model is not None:
             asking.reader.show(MART_SPEND, days)
             source, where = "mart_spend", f"grain = 'hour' AND {where}"
     rows = asking.reader.rows(
@@ -472,20 +520,22 @@ def _band(
     asking: Asking, asked: q.TrendsAsked, days: DayRange, spoken: Mapping[str, Any]
 ) -> tuple[dict[datetime, dict[str, Any]], str]:
     """What was expected at each time, of the one series that was asked about."""
-    if asked.agent is None or asked.team is not None or asked.metric == "calls":
+    if asked.agent is None or asked.team is not None or asked.model is not None or asked.metric == "calls":
         if asked.metric == "latency":
             raise q.BadQuestion(
-                "agentId: the percentiles of several agents cannot be added; name one agent for latency."
+                "agentId: the percentiles of several agents cannot be added; for latency name one agent, no team or model."
             )
         return {}, "none: a band belongs to one agent's cost, tokens, errors or latency"
+    about, given = _about(asked)
+    where, places = _lying(asking, days, about, given)
     asking.reader.show(BASELINES, days)
     rows = asking.reader.rows(
         f"""
         SELECT time, any_value(observed) AS observed, any_value(expected) AS expected, any_value(lower) AS lower,
             any_value(upper) AS upper, count(*) AS series
-        FROM baselines WHERE metric = $metric AND grain = $grain AND {_narrowed(asked, ("agent", "project"))} GROUP BY time
+        FROM baselines WHERE metric = $metric AND grain = $grain AND {about} AND {where} GROUP BY time
         """,
-        _only(spoken, "metric", "grain", *_given(asked, ("agent", "project"))),
+        {**_only(spoken, "metric", "grain"), **given, **places},
     )
     if any(row["series"] > 1 for row in rows):
         if asked.metric == "latency":
@@ -496,8 +546,45 @@ def _band(
     }, "from the 28 days before each point" if rows else "none: nothing was learnt yet"
 
 
+def _lying(asking: Asking, days: DayRange, about: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The projects that what is asked about worked in: baselines lie by project, so most of each file can be passed over."""
+    found = asking.reader.rows(
+        f"SELECT DISTINCT project FROM spend_day WHERE dt BETWEEN $first AND $last AND {about}",
+        {"first": days.first, "last": days.last, **given},
+    )
+    named = {f"place{number}": row["project"] for number, row in enumerate(found) if row["project"] is not None}
+    conditions = [f"project IN ({', '.join(f'${name}' for name in named)})"] if named else []
+    if len(named) < len(found):
+        conditions.append("project IS NULL")
+    return f"({' OR '.join(conditions)})" if conditions else "true", named
+
+
+def _spend(where: str, by: str = "") -> str:
+    """The smallest copy that can answer: only a question about agents needs the rows of agents."""
+    return "spend_day" if "agent" in f"{by} {where}" else "spend_total"
+
+
+_PLACE: Final = "org, project, team, agent, provider, model"
+
+
+def _exported(where: str) -> str:
+    """The mart's rows of a day are one a place, so nothing needs to be summed."""
+    return f"""
+        SELECT dt AS day, {_PLACE}, cost, calls, errors,
+            CAST(coalesce(input_tokens, 0) + coalesce(output_tokens, 0) AS BIGINT) AS tokens,
+            CAST(coalesce(saved_tokens, 0) AS BIGINT) AS saved_tokens, unpriced_calls
+        FROM spend_day WHERE dt BETWEEN $first AND $last AND {where} ORDER BY dt, {_PLACE}
+    """
+
+
+def _about(asked: q.Asked) -> tuple[str, dict[str, Any]]:
+    """The place in the fleet that is asked about."""
+    names = ("org", "project", "agent")
+    return _narrowed(asked, names), _given(asked, names)
+
+
 def _where(asked: q.Asked) -> tuple[str, dict[str, Any]]:
-    names = ("agent", "team", "project", "model")
+    names = ("org", "agent", "team", "project", "model")
     return _narrowed(asked, names), _given(asked, names)
 
 
@@ -525,7 +612,9 @@ def _only(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
 def _start(asking: Asking, asked: q.Paged, also: str = "") -> tuple[int, str]:
     """Where the page begins, and what its cursors are bound to: the question and the data."""
     put = asked.model_dump_json(exclude={"cursor", "limit"})
-    mark = hashlib.sha256(f"{asking.pinned.mark}|{put}|{also}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    mark = hashlib.sha256(
+        f"{asking.pinned.mark_of(asking.reads)}|{put}|{also}".encode("utf-8", "surrogatepass")
+    ).hexdigest()[:16]
     return q.read_cursor(asked.cursor, mark), mark
 
 
@@ -538,9 +627,16 @@ def _may_see(asking: Asking, row: IncidentRow) -> bool:
     return asking.principal.sees(row.org or None, row.project or None)
 
 
-def _incident(row: IncidentRow) -> q.IncidentShown:
-    found = {name: getattr(row, name) for name in q.IncidentShown.model_fields}
-    return q.IncidentShown(**{**found, **{name: found[name] or None for name in ("org", "project", "agent")}})
+def _named(name: str) -> str:
+    """As the ledger writes it: what has no name is empty there."""
+    return "" if name == q.UNATTRIBUTED else name
+
+
+def incident_shown(row: IncidentRow) -> q.IncidentShown:
+    whole = records.incident_of(row)
+    found = {name: getattr(whole, name) for name in q.IncidentShown.model_fields if name != "title"}
+    named = {name: found[name] or None for name in ("org", "project", "agent")}
+    return q.IncidentShown(**{**found, **named, "title": title_of(whole)})
 
 
 def _plain(value: object) -> str:

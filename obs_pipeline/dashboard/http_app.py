@@ -13,68 +13,37 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import anyio.to_thread
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard.access import AccessDenied, Gate, NotKnown, Principal, RateLimit, TooMany, digest_of
+from obs_pipeline.dashboard.actions import ACTIONS, Action
 from obs_pipeline.dashboard.mcp_server import mcp_server
-from obs_pipeline.dashboard.service import QUESTIONS, UNAVAILABLE, Service
+from obs_pipeline.dashboard.measures import CONTENT_TYPE, LedgerFigures, Measures
+from obs_pipeline.dashboard.page import WIDGET, PageFile
+from obs_pipeline.dashboard.service import QUESTIONS, UNAVAILABLE, Question, Service
 from obs_pipeline.errors import ObsError
+from obs_pipeline.storage.access_log import AccessLog
 from obs_pipeline.storage.access_store import AccessStore, SavedView
 
 OPEN: Final = frozenset({"/", "/healthz"})
 """What is served without a token: a page without data, and that the process lives."""
 
-WIDGET: Final = Path(__file__).parent / "widget" / "index.html"
-"""Where the built page lies, if it was built."""
-
 _LONGEST_BODY: Final = 64 * 1024
 _PRINCIPAL: Final = "obs_principal"
-_NOT_BUILT: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>obs-pipeline</title>
-<body><h1>obs-pipeline</h1><p>This version has no page of its own yet.</p>
-<p>The numbers are served as JSON under <code>/api</code>, described in <code>/openapi.json</code>, and to assistants under
-<code>/mcp</code>; each needs a token.</p></body></html>"""
-_PAGE_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-
-
-class Measures:
-    """What ``/metrics`` tells of this process."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        steps = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
-        self.seconds = Histogram(
-            "obs_request_seconds", "Seconds a request took.", ["route"], registry=self.registry, buckets=steps
-        )
-        self.requests = Counter(
-            "obs_requests", "Requests by route and status.", ["route", "status"], registry=self.registry
-        )
-        self.cache = Counter("obs_cache_lookups", "Cache look-ups.", ["outcome"], registry=self.registry)
-
-    def looked_up(self, hit: bool) -> None:
-        self.cache.labels("hit" if hit else "miss").inc()
-
-    def served(self, route: str, status: int, seconds: float) -> None:
-        self.requests.labels(route, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
+_RECEIVING: Final = {"/v1/traces", "/v1/logs"}
 
 
 class GateMiddleware:
@@ -93,6 +62,8 @@ class GateMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # Blanks around a value are not part of it; not every server takes them away.
+        scope = {**scope, "headers": [(name, value.strip(b" \t")) for name, value in scope["headers"]]}
         started, status = time.perf_counter(), 500
 
         async def noted(message: Message) -> None:
@@ -112,7 +83,9 @@ class GateMiddleware:
             return None
         try:
             token = bearer(Request(scope).headers.get("authorization"))
-            principal = await anyio.to_thread.run_sync(self._gate.principal, token, self._clock())
+            principal = self._gate.just_seen(token, self._clock())
+            if principal is None:
+                principal = await anyio.to_thread.run_sync(self._gate.principal, token, self._clock())
             self._limit.take(digest_of(token or ""), self._clock())
         except ObsError as error:
             return refusal(error)
@@ -146,10 +119,12 @@ def http_app(
     hosts: Sequence[str] = ("127.0.0.1", "localhost"),
     limit: RateLimit | None = None,
     version: str = "",
+    more_routes: Sequence[Route] = (),
 ) -> Starlette:
-    """The whole application. ``hosts`` are the names it may be called by, without port."""
-    measures = Measures()
-    service.count = measures.looked_up
+    """The whole application. ``hosts`` are the names it may be called by, without port; ``more_routes`` are served too."""
+    measures, widget = Measures(), PageFile(WIDGET)
+    service.count, service.snapshot.copied = measures.looked_up, measures.copied
+    figures = LedgerFigures(service.ledger, clock)
     mcp = mcp_server(service, lambda context: principal_of(context.request_context.request), version)
     # The Host check stands before everything, so the transport need not check again.
     from mcp.server.transport_security import TransportSecuritySettings
@@ -159,16 +134,31 @@ def http_app(
         stateless_http=True,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    described = openapi(version)
-    views = AccessStore(service.ledger)
+    described = openapi(version, service.actions)
+    views, log = AccessStore(service.ledger), AccessLog(service.ledger)
 
     async def ask(request: Request) -> Response:
         question = QUESTIONS[request.path_params["name"]]
         values = await _body(request) if request.method == "POST" else _query(request)
         return Response(await service.ask_json(question, values, principal_of(request)), media_type="application/json")
 
+    async def export(request: Request) -> Response:
+        values = await _body(request) if request.method == "POST" else _query(request)
+        parts = service.export(values, principal_of(request))
+        head = await anyio.to_thread.run_sync(next, parts)
+        assert isinstance(head, q.Export)
+        name = f"usage-{head.first_day}-{head.last_day}.{head.format}"
+        headers = {
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "X-Total-Rows": str(head.total),
+            "X-Total-Cost": f"{head.total_cost:f}",
+        }
+        text = (part for part in parts if isinstance(part, str))
+        return StreamingResponse(text, media_type=head.media_type, headers=headers)
+
     async def saved(request: Request) -> Response:
         principal = principal_of(request)
+        principal.require("viewer")
         if request.method == "GET":
             found = await anyio.to_thread.run_sync(views.views, principal.org or "")
             return JSONResponse(
@@ -182,26 +172,52 @@ def http_app(
 
     async def whoami(request: Request) -> Response:
         one = principal_of(request)
-        return JSONResponse({"name": one.name, "role": one.role, "org": one.org, "projects": list(one.projects)})
+        saving = ["save_view"] if one.may("editor") else []
+        told = {"name": one.name, "role": one.role, "org": one.org, "projects": list(one.projects)}
+        return JSONResponse({**told, "may": [*service.may(one), *saving]})
+
+    async def act(request: Request) -> Response:
+        action = ACTIONS[request.path_params["name"]]
+        done = await service.act(action, await _body(request), principal_of(request))
+        return Response(done.model_dump_json(), media_type="application/json")
+
+    async def deeds(request: Request) -> Response:
+        principal = principal_of(request)
+        principal.require("admin")
+        rows = await anyio.to_thread.run_sync(log.rows, q.PAGE, principal.org)
+        return JSONResponse({"deeds": [{**asdict(row), "at": f"{row.at.isoformat()}Z"} for row in rows]})
 
     async def healthz(_request: Request) -> Response:
         return JSONResponse({"alive": True})
 
     async def readyz(_request: Request) -> Response:
+        # A cache that is away is found here before a question finds it.
+        await service.cache.get("ready")
         await anyio.to_thread.run_sync(service.ready)
-        return JSONResponse({"ready": True})
+        return JSONResponse({"ready": True, "degraded": service.degraded()})
 
     async def told(request: Request) -> Response:
-        principal_of(request).require("analyst")
-        return Response(generate_latest(measures.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+        principal = principal_of(request)
+        principal.require("analyst")
+        measures.cache_up.set(service.cache.problem is None)
+        measures.cache_faults.set(service.cache.faults)
+        measures.lake_up.set(service.snapshot.readable)
+        text = measures.text()
+        # The ledger's figures name sources and channels of every organisation.
+        if principal.org is None:
+            text += await anyio.to_thread.run_sync(figures.text)
+        return Response(text, media_type=CONTENT_TYPE)
 
     async def description(_request: Request) -> Response:
         return JSONResponse(described)
 
-    async def page(_request: Request) -> Response:
-        if WIDGET.exists():
-            return FileResponse(WIDGET, media_type="text/html", headers=_PAGE_HEADERS)
-        return HTMLResponse(_NOT_BUILT, headers=_PAGE_HEADERS)
+    async def page(request: Request) -> Response:
+        sent = widget.page()
+        if request.headers.get("if-none-match") == sent.etag:
+            return Response(status_code=304, headers=dict(sent.headers))
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return HTMLResponse(sent.packed, headers={**sent.headers, "Content-Encoding": "gzip"})
+        return HTMLResponse(sent.html, headers=dict(sent.headers))
 
     @asynccontextmanager
     async def living(_app: Starlette) -> AsyncIterator[None]:
@@ -220,7 +236,11 @@ def http_app(
             Route("/api/whoami", whoami),
             Route("/api/views", saved, methods=["GET"]),
             Route("/api/views/{name}", saved, methods=["PUT"]),
+            Route("/api/deeds", deeds),
+            Route("/api/dashboard_export_data/file", export, methods=["GET", "POST"]),
             *questions,
+            *(Route(f"/api/{name}", _named(act, name), methods=["POST"]) for name in ACTIONS),
+            *more_routes,
             *protocol.routes,
         ],
         middleware=[
@@ -246,12 +266,13 @@ def principal_of(request: Any) -> Principal:
     return found
 
 
-def openapi(version: str) -> dict[str, Any]:
-    """The OpenAPI 3.1 description of the questions."""
+def openapi(version: str, actions: Mapping[str, Action] | None = None) -> dict[str, Any]:
+    """The OpenAPI 3.1 description of the questions, and of the actions where there are some."""
     from pydantic.json_schema import models_json_schema
 
-    asked = [(question.asked, "validation") for question in QUESTIONS.values()]
-    answered = [(question.answer, "serialization") for question in QUESTIONS.values()]
+    every: list[Question | Action] = [*QUESTIONS.values(), *(actions or {}).values()]
+    asked = [(question.asked, "validation") for question in every]
+    answered = [(question.answer, "serialization") for question in every]
     refs, definitions = models_json_schema(
         [*asked, *answered],  # type: ignore[list-item]
         ref_template="#/components/schemas/{model}",
@@ -265,7 +286,8 @@ def openapi(version: str) -> dict[str, Any]:
             "post": {
                 "operationId": question.name,
                 "summary": question.description,
-                "description": f"Needs the role {question.role}. The same inputs may be sent as a query with GET.",
+                "description": f"Needs the role {question.role}."
+                + (" The same inputs may be sent as a query with GET." if question.name in QUESTIONS else ""),
                 "requestBody": {
                     "required": True,
                     "content": {"application/json": {"schema": refs[question.asked, "validation"]}},
@@ -279,7 +301,21 @@ def openapi(version: str) -> dict[str, Any]:
                 },
             }
         }
-        for question in QUESTIONS.values()
+        for question in every
+    }
+    told = paths["/api/dashboard_export_data"]["post"]
+    rows = {"text/csv": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}}
+    file = {
+        "200": {"description": "The file.", "content": rows},
+        **dict.fromkeys(("401", "403", "422", "429", "503"), error),
+    }
+    paths["/api/dashboard_export_data/file"] = {
+        "post": {
+            **told,
+            "operationId": "dashboard_export_file",
+            "summary": "All rows behind the totals as one CSV or JSON file; limit and cursor do not apply.",
+            "responses": file,
+        }
     }
     schemas = {
         **definitions["$defs"],
@@ -305,7 +341,11 @@ def _named(ask: Callable[[Request], Awaitable[Response]], name: str) -> Callable
 def _route_name(path: str) -> str:
     """A label of few values: an unknown path is not a label of its own."""
     name = path.removeprefix("/api/")
-    if name in QUESTIONS or path in {"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/mcp"}:
+    if (
+        name in QUESTIONS
+        or name in ACTIONS
+        or path in {"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/mcp"} | _RECEIVING
+    ):
         return name
     return "other"
 

@@ -17,6 +17,7 @@ from obs_pipeline.usage.tables import (
     USAGE_EVENTS,
     USAGE_HOURLY,
     USAGE_REJECTED,
+    USAGE_TWINS,
 )
 
 LEADERBOARD_DAYS: Final = 7
@@ -44,6 +45,6 @@ def build_leaderboard(connection: duckdb.DuckDBPyConnection, lake: Lake, days: D
 
 def build_data_quality(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> None:
     """What became of every row."""
-    inputs = {USAGE_EVENTS: days, USAGE_REJECTED: days, USAGE_DUPLICATES: days}
+    inputs = {USAGE_EVENTS: days, USAGE_REJECTED: days, USAGE_DUPLICATES: days, USAGE_TWINS: days}
     query = load_sql("obs_pipeline.dashboard", "mart_data_quality")
     lake.derive(connection, MART_DATA_QUALITY, days, query, inputs)

@@ -3,6 +3,9 @@
 Here: turning the list of questions into typed tools, and errors into what a model can act on. Who asks over HTTP was found
 before a request comes here and travels with it; over stdio it is whoever runs the command.
 
+A client that shows MCP Apps is told of the widget beside the dashboard's questions; for the others the text is enough. The page
+holds no data of its own, so it may be kept for everyone.
+
 The structured part is the whole answer; the text beside it is one sentence, so that the numbers do not reach a model twice.
 This module imports the SDK, which takes about a second: import it where a server starts.
 """
@@ -11,24 +14,53 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Final
 
+from mcp.server.apps import APP_MIME_TYPE, Apps
+from mcp.server.caching import CacheHint
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.resources import FileResource
 from mcp.server.mcpserver.tools.base import Tool
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard.access import Principal
+from obs_pipeline.dashboard.actions import Action
+from obs_pipeline.dashboard.page import WIDGET
 from obs_pipeline.dashboard.service import QUESTIONS, Question, Service
 from obs_pipeline.errors import ObsError
 
 LARGEST_ANSWER: Final = 60_000
 """Characters of JSON: below 20,000 tokens at three characters a token, which numbers and names come to."""
 
+APP_URI: Final = "ui://cost-dashboard/app.html"
+"""The widget, for clients that show MCP Apps."""
+
+MAY: Final = "obs-pipeline/may"
+"""Beside every answer, for the widget and not for the model: what its caller may ask and do."""
+
+_SHOWN: Final = frozenset(
+    {
+        "dashboard_get_metrics",
+        "dashboard_get_trends",
+        "dashboard_get_anomalies",
+        "list_entities",
+        "get_budget_status",
+        "list_incidents",
+        "explain_anomaly",
+    }
+)
+"""The questions whose answer the widget shows; the others are asked for a sentence or a file."""
+
 _READS: Final = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+)
+_CHANGES: Final = ToolAnnotations(
+    read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
 )
 _INSTRUCTIONS: Final = (
     "Cost, tokens, errors and latency of AI agents. Days are UTC; a timeframe ends with the last computed day. Money is USD. "
@@ -40,17 +72,52 @@ def mcp_server(
     service: Service, principal_of: Callable[[Context[Any, Any]], Principal], version: str = ""
 ) -> MCPServer[Any]:
     """A server of every question. ``principal_of`` tells who is behind a call."""
-    tools = [_tool(service, question, principal_of) for question in QUESTIONS.values()]
-    return MCPServer("obs-pipeline", version=version, instructions=_INSTRUCTIONS, tools=tools, log_level="WARNING")
+    every: list[Question | Action] = [*QUESTIONS.values(), *service.actions.values()]
+    shown = WIDGET.exists()
+    tools = [_tool(service, question, principal_of, shown=shown) for question in every]
+    return MCPServer(
+        "obs-pipeline",
+        version=version,
+        instructions=_INSTRUCTIONS,
+        tools=tools,
+        extensions=[_app(WIDGET)] if shown else [],
+        cache_hints={"resources/read": CacheHint(ttl_ms=30_000, scope="public")},
+        log_level="WARNING",
+    )
 
 
-def _tool(service: Service, question: Question, principal_of: Callable[[Context[Any, Any]], Principal]) -> Tool:
+def _app(page: Path) -> Apps:
+    apps = Apps()
+    apps.add_resource(
+        FileResource(
+            uri=APP_URI,
+            name="cost-dashboard",
+            title="Cost dashboard",
+            description="Spending, tokens, budgets, anomalies and incidents, to be looked through.",
+            mime_type=APP_MIME_TYPE,
+            # It draws its own cards, and needs no more than the strictest policy of a frame.
+            meta={"ui": {"prefersBorder": False}},
+            path=page,
+            encoding="utf-8",
+        )
+    )
+    return apps
+
+
+def _tool(
+    service: Service,
+    question: Question | Action,
+    principal_of: Callable[[Context[Any, Any]], Principal],
+    *,
+    shown: bool,
+) -> Tool:
     tool = Tool.from_function(
         _asking(service, question, principal_of),
         name=question.name,
         title=question.title,
         description=question.description,
-        annotations=_READS,
+        annotations=_CHANGES if isinstance(question, Action) else _READS,
+        meta={"ui": {"resourceUri": APP_URI}} if shown and question.name in _SHOWN else None,
     )
     # A misspelt filter that is left aside would answer for the whole fleet as if it were one agent.
     inputs = tool.fn_metadata.arg_model
@@ -61,11 +128,16 @@ def _tool(service: Service, question: Question, principal_of: Callable[[Context[
 
 
 def _asking(
-    service: Service, question: Question, principal_of: Callable[[Context[Any, Any]], Principal]
+    service: Service, question: Question | Action, principal_of: Callable[[Context[Any, Any]], Principal]
 ) -> Callable[..., Any]:
     async def ask(ctx: Context[Any, Any], **values: Any) -> CallToolResult:
         try:
-            answer = await service.ask(question, values, principal_of(ctx))
+            caller = principal_of(ctx)
+            answer: q.Shown
+            if isinstance(question, Action):
+                answer = await service.act(question, values, caller)
+            else:
+                answer = await service.ask(question, values, caller)
         except ObsError as error:
             raise ToolError(str(error)) from None
         content = answer.model_dump(mode="json")
@@ -76,7 +148,9 @@ def _asking(
                 "days instead of hours, or one agent."
             )
         return CallToolResult(
-            content=[TextContent(type="text", text=question.told(answer))], structured_content=content
+            content=[TextContent(type="text", text=question.told(answer))],
+            structured_content=content,
+            _meta={MAY: service.may(caller)},
         )
 
     # The SDK reads a tool's inputs and answer from its signature.

@@ -17,11 +17,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from obs_pipeline.errors import ObsError
 
 Timeframe = Literal["day", "week", "month"]
-Dimension = Literal["project", "team", "agent", "provider", "model"]
+Dimension = Literal["org", "project", "team", "agent", "provider", "model"]
 DAYS: Final[dict[Timeframe, int]] = {"day": 1, "week": 7, "month": 30}
 UNATTRIBUTED: Final = "(unattributed)"
 REST: Final = "(rest)"
 PAGE: Final = 200
+_FURTHEST: Final = 2**53
 
 
 class BadQuestion(ObsError):
@@ -48,6 +49,7 @@ class Asked(BaseModel):
 
 
 class Filtered(Asked):
+    org: str | None = Field(default=None, alias="orgId", max_length=500, description="Only this organisation.")
     agent: str | None = Field(default=None, alias="agentId", max_length=500, description="Only this agent.")
     team: str | None = Field(default=None, alias="teamId", max_length=500, description="Only this team.")
     project: str | None = Field(default=None, alias="projectId", max_length=500, description="Only this project.")
@@ -66,9 +68,11 @@ class TrendsAsked(Asked):
     )
     granularity: Literal["hour", "day"] = "day"
     timeframe: Timeframe = "month"
+    org: str | None = Field(default=None, alias="orgId", max_length=500, description="Only this organisation.")
     agent: str | None = Field(default=None, alias="agentId", max_length=500, description="Only this agent.")
     team: str | None = Field(default=None, alias="teamId", max_length=500, description="Only this team.")
     project: str | None = Field(default=None, alias="projectId", max_length=500, description="Only this project.")
+    model: str | None = Field(default=None, max_length=500, description="Only this model.")
     end: date | None = Field(default=None, description="Last day (UTC) instead of the last computed one.")
 
 
@@ -80,6 +84,7 @@ class Paged(Asked):
 class AnomaliesAsked(Paged):
     severity: Literal["info", "warning", "critical"] | None = None
     timeframe: Timeframe = "week"
+    org: str | None = Field(default=None, alias="orgId", max_length=500, description="Only this organisation.")
     agent: str | None = Field(default=None, alias="agentId", max_length=500, description="Only this agent.")
     project: str | None = Field(default=None, alias="projectId", max_length=500, description="Only this project.")
     metric: Literal["cost", "tokens", "errors", "latency"] | None = None
@@ -89,6 +94,7 @@ class AnomaliesAsked(Paged):
 class ExportAsked(Paged):
     format: Literal["csv", "json"] = "csv"
     timeframe: Timeframe = "day"
+    org: str | None = Field(default=None, alias="orgId", max_length=500, description="Only this organisation.")
     agent: str | None = Field(default=None, alias="agentId", max_length=500, description="Only this agent.")
     team: str | None = Field(default=None, alias="teamId", max_length=500, description="Only this team.")
     project: str | None = Field(default=None, alias="projectId", max_length=500, description="Only this project.")
@@ -101,11 +107,13 @@ class EntitiesAsked(Paged):
     level: Dimension = Field(default="agent", description="What to list.")
     timeframe: Timeframe = "month"
     search: str | None = Field(default=None, max_length=200, description="Part of the name, any case.")
+    org: str | None = Field(default=None, alias="orgId", max_length=500, description="Only within this organisation.")
     agent: str | None = Field(default=None, alias="agentId", max_length=500, description="Only within this agent.")
     team: str | None = Field(default=None, alias="teamId", max_length=500, description="Only within this team.")
     project: str | None = Field(
         default=None, alias="projectId", max_length=500, description="Only within this project."
     )
+    model: str | None = Field(default=None, max_length=500, description="Only within this model.")
     end: date | None = Field(default=None, description="Last day (UTC) instead of the last computed one.")
 
 
@@ -124,12 +132,16 @@ class PolicyAsked(Asked):
 class BudgetsAsked(Paged):
     scope: Literal["org", "project", "agent"] | None = None
     state: Literal["ok", "warning", "exceeded", "incomparable"] | None = None
+    org: str | None = Field(default=None, alias="orgId", max_length=500, description="Only this organisation.")
     agent: str | None = Field(default=None, alias="agentId", max_length=500, description="Only this agent.")
     project: str | None = Field(default=None, alias="projectId", max_length=500, description="Only this project.")
 
 
 class IncidentsAsked(Paged):
     status: Literal["open", "acknowledged", "resolved"] | None = None
+    org: str | None = Field(default=None, alias="orgId", max_length=500, description="Only this organisation.")
+    project: str | None = Field(default=None, alias="projectId", max_length=500, description="Only this project.")
+    agent: str | None = Field(default=None, alias="agentId", max_length=500, description="Only this agent.")
 
 
 class WhyAsked(Asked):
@@ -284,9 +296,15 @@ class Export(Page):
     total_cost: Decimal
 
 
+class Entity(Slice):
+    """``previous_cost`` is what it cost in as many days before."""
+
+    previous_cost: Decimal
+
+
 class Entities(Page):
     level: Dimension
-    entities: list[Slice]
+    entities: list[Entity]
 
 
 class PolicyField(Shown):
@@ -337,13 +355,17 @@ class Budgets(Page):
 
 
 class IncidentShown(Shown):
+    """``began_at`` is when usage began to be abnormal, ``opened_at`` when that was noticed."""
+
     id: str
+    title: str
     kind: str
     severity: str
     status: str
     org: str | None
     project: str | None
     agent: str | None
+    began_at: Moment
     opened_at: Moment
     updated_at: Moment
 
@@ -376,7 +398,7 @@ def read_cursor(cursor: str | None, mark: str) -> int:
         at, of = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
     except (binascii.Error, UnicodeError, ValueError, TypeError):
         raise BadQuestion("cursor: it is not one of ours; leave it out to begin at the first page.") from None
-    if type(at) is not int or at < 0:
+    if type(at) is not int or not 0 <= at < _FURTHEST:
         raise BadQuestion("cursor: it is not one of ours; leave it out to begin at the first page.")
     if of != mark:
         raise BadQuestion("cursor: the question or the data changed since it was given out; begin at the first page.")

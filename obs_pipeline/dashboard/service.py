@@ -2,56 +2,63 @@
 
 Here: which name asks which function, which role it needs, and the cache. No transport, no SQL.
 
-An answer is kept for 30 seconds under the lake's versions, the ledger's mark, the caller's rows and the question: a new
-version or a changed ledger is a new key, so nothing old is served and nothing needs to be told to anyone. A cache that is
-away costs its time and nothing else.
+An answer is kept for 30 seconds under the versions of the tables it reads, the ledger's mark, the caller's rows and the
+question: a new version or a changed ledger is a new key, so nothing old is served and nothing needs to be told to anyone.
+A cache that is away costs its time and nothing else.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
 
-import anyio.to_thread
-from cashews import Cache
-from cashews.exceptions import BackendNotAvailableError
 from pydantic import ValidationError
 
 from obs_pipeline.dashboard import answers
 from obs_pipeline.dashboard import questions as q
-from obs_pipeline.dashboard.access import Principal, Role
+from obs_pipeline.dashboard.access import AccessDenied, Principal, Reader
+from obs_pipeline.dashboard.actions import ACTIONS, Acting, Action
+from obs_pipeline.dashboard.answer_cache import AnswerCache
 from obs_pipeline.dashboard.answers import Asking
-from obs_pipeline.dashboard.snapshot import NotReady, Snapshot
-from obs_pipeline.errors import ObsError
+from obs_pipeline.dashboard.export_file import export_file
+from obs_pipeline.dashboard.snapshot import NotReady, Pinned, Snapshot
+from obs_pipeline.dashboard.tables import MART_SPEND
+from obs_pipeline.detection.tables import ANOMALIES, BASELINES
+from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
+from obs_pipeline.storage.access_log import AccessLog
 from obs_pipeline.storage.alert_store import AlertStore
+from obs_pipeline.storage.anomaly_labels import AnomalyLabels
+from obs_pipeline.storage.lake import LakeTable
 from obs_pipeline.storage.ledger import Ledger, LedgerError
 from obs_pipeline.storage.ledger_state import SourceDays, ledger_mark, sources
 
 _KEPT: Final = timedelta(seconds=30)
-
-
-class CacheUnusable(ObsError):
-    """The cache that was named cannot be used."""
+_MAKERS: Final = 4
+"""Answers made at the same time. The engine has threads of its own, so more would only take turns with each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A name under which to ask, who may, what is put in and what comes out. ``told`` is the answer in a sentence."""
+    """A name under which to ask, who may, what is put in and what comes out. ``reads`` are the tables of the lake that it is
+    answered from, ``told`` is the answer in a sentence."""
 
     name: str
     title: str
     description: str
-    role: Role
+    role: Reader
     asked: type[q.Asked]
     answer: type[q.Answer]
     function: Callable[[Asking, Any], q.Answer]
+    reads: tuple[LakeTable, ...]
     told: Callable[[Any], str]
 
 
@@ -70,6 +77,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.MetricsAsked,
             q.Metrics,
             answers.metrics,
+            (MART_SPEND, BUDGET_STATUS),
             lambda a: (
                 f"${a.spending.current:,.2f} for {a.calls:,} calls and {a.tokens.consumed:,} tokens, "
                 f"{a.first_day} to {a.last_day} UTC; ${a.spending.previous:,.2f} in the period before."
@@ -83,6 +91,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.TrendsAsked,
             q.Trends,
             answers.trends,
+            (MART_SPEND, BASELINES, ANOMALIES),
             lambda a: f"{len(a.points)} points of {a.metric} by {a.granularity} with {len(a.anomalies)} anomalies.",
         ),
         Question(
@@ -93,16 +102,18 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.AnomaliesAsked,
             q.Anomalies,
             answers.anomalies,
+            (MART_SPEND, ANOMALIES),
             lambda a: _of(a, "anomalies"),
         ),
         Question(
             "dashboard_export_data",
             "Export",
-            "The rows behind the totals as CSV or JSON: one a day, project, team, agent and model.",
+            "The rows behind the totals as CSV or JSON: one a day, project, team, agent, provider and model.",
             "analyst",
             q.ExportAsked,
             q.Export,
             answers.export_data,
+            (MART_SPEND,),
             lambda a: _of(a, f"rows as {a.format}"),
         ),
         Question(
@@ -113,6 +124,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.EntitiesAsked,
             q.Entities,
             answers.entities,
+            (MART_SPEND,),
             lambda a: _of(a, f"{a.level}s"),
         ),
         Question(
@@ -123,6 +135,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.ExplainAsked,
             q.Explained,
             answers.explain_anomaly,
+            (MART_SPEND, BASELINES, ANOMALIES),
             lambda a: a.anomaly.reason[:500],
         ),
         Question(
@@ -133,6 +146,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.PolicyAsked,
             q.EffectivePolicyShown,
             answers.effective_policy,
+            (MART_SPEND, EFFECTIVE_POLICIES),
             lambda a: a.told,
         ),
         Question(
@@ -143,6 +157,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.BudgetsAsked,
             q.Budgets,
             answers.budget_status,
+            (MART_SPEND, BUDGET_STATUS),
             lambda a: _of(a, "budgets"),
         ),
         Question(
@@ -153,6 +168,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.IncidentsAsked,
             q.Incidents,
             answers.list_incidents,
+            (MART_SPEND,),
             lambda a: _of(a, "incidents"),
         ),
         Question(
@@ -163,13 +179,21 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.WhyAsked,
             q.Why,
             answers.why_notified,
+            (MART_SPEND,),
             lambda a: f"{len(a.decisions)} decisions about the incident {a.incident.id}.",
         ),
     )
 }
 
 
-def put(question: Question, values: Mapping[str, Any]) -> q.Asked:
+class Mark(NamedTuple):
+    """What answers are made from: the lake, pinned, and the ledger's state."""
+
+    pinned: Pinned
+    ledger: str
+
+
+def put(question: Question | Action, values: Mapping[str, Any]) -> q.Asked:
     """The inputs of a question from what a caller sent.
 
     Raises:
@@ -186,7 +210,9 @@ class Service:
     """Answers questions. One a process; safe across threads and tasks.
 
     ``cache_url`` is ``mem://`` or the URL of a Redis server, which processes may share. ``count`` hears of each cache look-up.
-    ``look_again`` is for how many seconds a look at lake and ledger serves those who ask at the same time.
+    ``look_again`` is for how many seconds a look at lake and ledger serves those who ask at the same time. ``patience`` is for
+    how many seconds a question waits for a new version to be copied before it is answered from the one before; None waits.
+    ``writes`` is the clock by which deeds are dated; without one nothing may be changed.
     """
 
     def __init__(
@@ -197,6 +223,8 @@ class Service:
         lateness: timedelta,
         cache_url: str = "mem://",
         look_again: float = 0.0,
+        patience: float | None = None,
+        writes: Callable[[], datetime] | None = None,
         ticks: Callable[[], float] = time.monotonic,
         count: Callable[[bool], None] = lambda _hit: None,
     ) -> None:
@@ -206,11 +234,19 @@ class Service:
         self._lateness = lateness
         self._look_again = look_again
         self._ticks = ticks
-        self._marked = (-math.inf, "")
+        self._patience = patience
+        self._writes = writes
+        self._marked: tuple[float, Mark] = (-math.inf, Mark(Pinned({}, {}), ""))
+        self._looker = ThreadPoolExecutor(1, "look-again")
+        self._look: Future[Mark] | None = None
+        self._makers = ThreadPoolExecutor(_MAKERS, "answer")
+        self._making: dict[str, Future[str]] = {}
         self._alerts = AlertStore(ledger)
+        self._labels = AnomalyLabels(ledger)
+        self._log = AccessLog(ledger)
         self._lock = threading.Lock()
         self._sources: tuple[str, Mapping[str, SourceDays]] | None = None
-        self._cache = _cache(cache_url)
+        self.cache = AnswerCache(cache_url, ticks)
 
     async def ask(self, question: Question, values: Mapping[str, Any], principal: Principal) -> q.Answer:
         """
@@ -228,19 +264,54 @@ class Service:
         asked = put(question, values)
         mark = self._recent_mark()
         if mark is None:
-            mark = await anyio.to_thread.run_sync(self.mark)
+            mark = await self._newest_mark()
         key = _key(mark, question, asked, principal)
-        kept: str | None = await self._cache.get(key)
+        kept: str | None = await self.cache.get(key)
         self.count(kept is not None)
         if kept is None:
-            kept = await anyio.to_thread.run_sync(self._answer_json, question, asked, principal)
-            await self._cache.set(key, kept, expire=_KEPT)
+            kept = await self._made(key, question, asked, principal)
+            await self.cache.set(key, kept, _KEPT.total_seconds())
         return kept
 
-    def mark(self) -> str:
-        """What the answers of now are made from: the lake's versions and the ledger's mark."""
+    @property
+    def actions(self) -> Mapping[str, Action]:
+        """What may be changed here; nothing unless writing was allowed."""
+        return {} if self._writes is None else ACTIONS
+
+    def may(self, principal: Principal) -> list[str]:
+        """The names of all that a caller may ask and do."""
+        every: list[Question | Action] = [*QUESTIONS.values(), *self.actions.values()]
+        return [one.name for one in every if principal.may(one.role)]
+
+    async def act(self, action: Action, values: Mapping[str, Any], principal: Principal) -> q.Shown:
+        """Do something, now and once.
+
+        Raises:
+            AccessDenied: the caller's role does not suffice, or nothing may be changed here.
+            BadQuestion: the inputs cannot be used.
+            NotReady: there is no lake to answer from yet.
+            LedgerError: the ledger cannot be written now.
+        """
+        principal.require(action.role)
+        asked = put(action, values)
+        return await asyncio.wrap_future(self._makers.submit(self._act, action, asked, principal))
+
+    def _act(self, action: Action, asked: q.Asked, principal: Principal) -> q.Shown:
+        if self._writes is None:
+            raise AccessDenied(
+                "Nothing may be changed through this dashboard: start it with --writes, or set OBS_DASHBOARD_WRITES=true."
+            )
+        with self.snapshot.reading(principal) as reader:
+            acting = Acting(principal, reader, self._alerts, self._labels, self._log, self._writes())
+            done = action.function(acting, asked)
+        # Whoever changed something sees it with the next question.
+        self._marked = (-math.inf, self._marked[1])
+        return done
+
+    def mark(self) -> Mark:
+        """What the answers of now are made from."""
         looked = self._ticks()
-        mark = f"{self.snapshot.follow().mark}|{ledger_mark(self.ledger)}"
+        mark = Mark(self.snapshot.follow(), ledger_mark(self.ledger))
         self._marked = (looked, mark)
         return mark
 
@@ -248,11 +319,46 @@ class Service:
         """Answer without a cache."""
         seen = self._seen()
         with self.snapshot.reading(principal) as reader:
-            return question.function(Asking(principal, reader, seen, self._lateness, self._alerts), asked)
+            asking = Asking(principal, reader, seen, self._lateness, self._alerts, question.reads)
+            return question.function(asking, asked)
 
-    def _recent_mark(self) -> str | None:
+    def export(self, values: Mapping[str, Any], principal: Principal) -> Iterator[q.Export | str]:
+        """A whole export: what it tells of itself, then its text in parts. All of it is of one set of versions.
+
+        Raises:
+            AccessDenied, BadQuestion, NotReady, LedgerError: as :meth:`ask` does, before anything is given out.
+        """
+        question = QUESTIONS["dashboard_export_data"]
+        principal.require(question.role)
+        asked = put(question, values)
+        assert isinstance(asked, q.ExportAsked)
+        self.mark()
+        seen = self._seen()
+        with self.snapshot.reading(principal) as reader:
+            yield from export_file(Asking(principal, reader, seen, self._lateness, self._alerts, question.reads), asked)
+
+    def _recent_mark(self) -> Mark | None:
         looked, mark = self._marked
         return mark if self._ticks() - looked < self._look_again else None
+
+    async def _made(self, key: str, question: Question, asked: q.Asked, principal: Principal) -> str:
+        """One answer for all who ask the same now."""
+        making = self._making.get(key)
+        if making is None:
+            making = self._making[key] = self._makers.submit(self._answer_json, question, asked, principal)
+            making.add_done_callback(lambda _made: self._making.pop(key, None))
+        # One who goes away takes nothing from the others who wait.
+        return await asyncio.shield(asyncio.wrap_future(making))
+
+    async def _newest_mark(self) -> Mark:
+        """One look for all who ask now; the mark before where it takes longer than they have patience for."""
+        if self._look is None or self._look.done():
+            self._look = self._looker.submit(self.mark)
+        looked, before = self._marked
+        look = asyncio.wrap_future(self._look)
+        recent = self._ticks() - looked < _KEPT.total_seconds()
+        done, _ = await asyncio.wait({look}, timeout=self._patience if recent else None)
+        return look.result() if done else before
 
     def _answer_json(self, question: Question, asked: q.Asked, principal: Principal) -> str:
         return self.answer(question, asked, principal).model_dump_json()
@@ -264,8 +370,14 @@ class Service:
         """
         self.mark()
 
+    def degraded(self) -> list[str]:
+        """What goes on without something it could have; each says what and why."""
+        return [] if self.cache.problem is None else [self.cache.problem]
+
     async def close(self) -> None:
-        await self._cache.close()
+        self._looker.shutdown()
+        self._makers.shutdown()
+        await self.cache.close()
         self.snapshot.close()
 
     def _seen(self) -> Mapping[str, SourceDays]:
@@ -280,19 +392,7 @@ UNAVAILABLE: Final = (NotReady, LedgerError)
 """What a caller can only wait for."""
 
 
-def _cache(url: str) -> Cache:
-    cache = Cache()
-    try:
-        # A Redis server that goes away is looked past: the answer is made anew.
-        cache.setup(url, **({"size": 2000} if url.startswith("mem:") else {"suppress": True}))
-    except (BackendNotAvailableError, ValueError, TypeError) as error:
-        raise CacheUnusable(
-            f"The cache {url.split('@')[-1]} cannot be used: {error} Use mem:// to keep answers here."
-        ) from None
-    return cache
-
-
-def _key(mark: str, question: Question, asked: q.Asked, principal: Principal) -> str:
+def _key(mark: Mark, question: Question, asked: q.Asked, principal: Principal) -> str:
     whose = json.dumps([principal.org, sorted(principal.projects)])
-    text = "|".join((mark, question.name, asked.model_dump_json(), whose))
+    text = "|".join((mark.pinned.mark_of(question.reads), mark.ledger, question.name, asked.model_dump_json(), whose))
     return "answer:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -45,17 +45,31 @@ _SUMS: Final = (
     "cost_bound",
     "unpriced_calls",
 )
-_SUMMED: Final = ", ".join(
-    f"CAST(sum({name}) AS {'DECIMAL(38, 9)' if 'cost' in name else 'BIGINT'}) AS {name}" for name in _SUMS
-)
+
+
+def _summed(*names: str) -> str:
+    return ", ".join(
+        f"CAST(sum({name}) AS {'DECIMAL(38, 9)' if 'cost' in name else 'BIGINT'}) AS {name}" for name in names
+    )
+
+
+_DAILY: Final = """
+    SELECT *, CAST(CASE WHEN agent IS NULL OR team IS NULL THEN cost ELSE 0 END AS DECIMAL(38, 9)) AS unattributed_cost
+    FROM files WHERE grain = 'day'
+"""
 _COPIES: Final[Mapping[str, tuple[LakeTable, str]]] = {
     "spend_day": (
         MART_SPEND,
-        f"SELECT dt, org, project, team, agent, provider, model, {', '.join(_SUMS)} FROM files WHERE grain = 'day'",
+        f"SELECT dt, org, project, team, agent, provider, model, unattributed_cost, {', '.join(_SUMS)} FROM ({_DAILY})",
+    ),
+    # Fewer rows by as many as agents share a place: what no question about agents needs is summed here once.
+    "spend_total": (
+        MART_SPEND,
+        f"SELECT dt, org, project, team, provider, model, {_summed(*_SUMS, 'unattributed_cost')} FROM ({_DAILY}) GROUP BY ALL",
     ),
     "spend_hour": (
         MART_SPEND,
-        f"SELECT dt, time, org, project, team, {_SUMMED} FROM files WHERE grain = 'hour' GROUP BY ALL",
+        f"SELECT dt, time, org, project, team, {_summed(*_SUMS)} FROM files WHERE grain = 'hour' GROUP BY ALL",
     ),
     "anomalies": (ANOMALIES, "SELECT * FROM files"),
 }
@@ -69,14 +83,21 @@ class NotReady(ObsError):
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """One set of versions. ``files`` are each table's data files by day, oldest first."""
+    """One set of versions. ``files`` are each table's data files by day, oldest first, ``ids`` what each table was given when it
+    was made: of two lakes, or of one made anew, the same version is another."""
 
     versions: Mapping[str, int]
     files: Mapping[str, tuple[tuple[date, str], ...]]
+    ids: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def mark(self) -> str:
-        return ",".join(f"{name}={version}" for name, version in sorted(self.versions.items()))
+    def versions_of(self, tables: Iterable[LakeTable]) -> dict[str, int]:
+        """The versions of some tables; one that has none yet is left out."""
+        names = {table.name for table in tables}
+        return {name: version for name, version in sorted(self.versions.items()) if name in names}
+
+    def mark_of(self, tables: Iterable[LakeTable]) -> str:
+        """A text that differs wherever the rows of these tables may."""
+        return ",".join(f"{name}={version}@{self.ids.get(name)}" for name, version in self.versions_of(tables).items())
 
     @property
     def days(self) -> DayRange | None:
@@ -91,26 +112,34 @@ class Reader:
         self._cursor = cursor
         self.pinned = pinned
         self._own = _own_rows(principal)
+        self._shown: dict[str, str] = {}
         for name in _COPIES:
             cursor.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM memory.main."{name}" WHERE {self._own}')
 
     def show(self, table: LakeTable, days: DayRange, *, name: str | None = None) -> None:
-        """Make the caller's rows of some days of a table a view, read from the files."""
+        """Let queries name the caller's rows of some days of a table, read from the files."""
         files = [file for day, file in self.pinned.files.get(table.name, ()) if day in days]
         view = name or table.name
-        if not files:
+        if files:
+            origin = _scan(files)
+        else:
             self._cursor.register(f"_{view}", table.schema.empty_table())
             origin = f'"_{view}"'
-        else:
-            origin = _scan(files)
-        self._cursor.execute(f'CREATE OR REPLACE TEMP VIEW "{view}" AS SELECT * FROM {origin} WHERE {self._own}')
+        self._shown[view] = f'"{view}" AS (SELECT * FROM {origin} WHERE {self._own})'
 
     def newest_day(self, table: LakeTable) -> DayRange | None:
         held = self.pinned.files.get(table.name)
         return DayRange(held[-1][0], held[-1][0]) if held else None
 
+    def parts(self, query: str, values: Mapping[str, Any], rows: int) -> Iterator[pa.RecordBatch]:
+        """The rows of a query, so many at a time. Nothing else can be asked until the last was taken."""
+        yield from self._cursor.sql(query, params=dict(values)).to_arrow_reader(rows)
+
     def rows(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Every row of a query, by column."""
+        # Not a view: it would be bound when it is made and again when it is asked, and binding looks into every file.
+        if shown := [scan for name, scan in self._shown.items() if name in query]:
+            query = f"WITH {', '.join(shown)} {query}"
         found: pa.Table = self._cursor.sql(query, params=dict(values or {})).to_arrow_table()
         rows: list[dict[str, Any]] = found.to_pylist()
         return rows
@@ -119,7 +148,8 @@ class Reader:
 class Snapshot:
     """Follows the lake. One a process; safe across threads.
 
-    ``look_again`` is for how many seconds a look at the versions serves those who ask at the same time.
+    ``look_again`` is for how many seconds a look at the versions serves those who ask at the same time. ``copied`` hears how
+    many seconds it took to copy a new version.
     """
 
     def __init__(
@@ -131,17 +161,23 @@ class Snapshot:
         scratch: Path | None = None,
         look_again: float = 0.0,
         ticks: Callable[[], float] = time.monotonic,
+        copied: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        self.copied = copied
         self._lake = lake
         self._look_again = look_again
         self._ticks = ticks
         self._looked = -math.inf
-        self._lock = threading.Lock()
+        self._readable = False
+        self._following = threading.Lock()
+        self._swapping = threading.Lock()
         self._opened: dict[str, Any] = {}
+        self._entries: dict[str, tuple[int, ...] | None] = {}
         self._held: dict[str, set[str]] = {name: set() for name in _COPIES}
         self._pinned = Pinned({}, {})
         self._connection = duckdb.connect(":memory:")
         engine.configure(self._connection, memory_limit=memory_limit, threads=threads, scratch=scratch)
+        self._connection.execute("SET parquet_metadata_cache = true")
         for name, (table, query) in _COPIES.items():
             self._connection.register("files", table.schema.empty_table())
             self._connection.execute(
@@ -155,18 +191,26 @@ class Snapshot:
         Raises:
             NotReady: nothing was computed yet, or the lake cannot be read.
         """
-        with self._lock:
-            return self._follow()
+        with self._following:
+            try:
+                pinned = self._follow()
+            except NotReady:
+                self._readable = False
+                raise
+            self._readable = True
+            return pinned
 
     @contextmanager
     def reading(self, principal: Principal) -> Iterator[Reader]:
-        """A reader for one answer, on a cursor of its own.
+        """A reader of what was last followed, for one answer, on a cursor of its own. It waits for no copying.
 
         Raises:
             NotReady: nothing was computed yet, or the lake cannot be read.
         """
-        with self._lock:
-            pinned = self._follow()
+        if not self._pinned.versions:
+            self.follow()
+        with self._swapping:
+            pinned = self._pinned
             cursor = self._connection.cursor()
             cursor.execute("BEGIN TRANSACTION")
             # The transaction's view of the tables begins with the first look at them, not with BEGIN.
@@ -179,6 +223,11 @@ class Snapshot:
         finally:
             cursor.close()
 
+    @property
+    def readable(self) -> bool:
+        """Whether the lake could be read at the last look."""
+        return self._readable
+
     def close(self) -> None:
         self._connection.close()
 
@@ -189,18 +238,24 @@ class Snapshot:
         versions = {table.name: version for table in FOLLOWED if (version := self._newest(table)) is not None}
         if MART_SPEND.name not in versions:
             raise NotReady(f"There is no usage in the lake at {self._lake.root} yet. Run: obs-pipeline batch")
-        if versions != self._pinned.versions:
+        ids = {name: str(self._opened[name].metadata().id) for name in versions}
+        if (versions, ids) != (self._pinned.versions, self._pinned.ids):
             files = {table.name: self._files(table) for table in FOLLOWED if table.name in versions}
-            self._copy(files)
-            self._pinned = Pinned(versions, files)
+            began = self._ticks()
+            self._copy(files, Pinned(versions, files, ids))
+            self.copied(self._ticks() - began)
         self._looked = now
         return self._pinned
 
     def _newest(self, table: LakeTable) -> int | None:
         held = self._opened.get(table.name)
+        # One that was deleted or made anew would go on as it was: following only ever looks for the next version.
+        if held is not None and self._lake.entry(table, held.version()) != self._entries[table.name]:
+            held = None
         if held is None:
             held = self._lake.open(table)
             if held is None:
+                self._opened.pop(table.name, None)
                 return None
             self._opened[table.name] = held
         try:
@@ -208,7 +263,9 @@ class Snapshot:
         except Exception as error:
             del self._opened[table.name]
             raise NotReady(f"The table {table.name} of the lake cannot be read now: {error}") from error
-        return int(held.version())
+        version = int(held.version())
+        self._entries[table.name] = self._lake.entry(table, version)
+        return version
 
     def _files(self, table: LakeTable) -> tuple[tuple[date, str], ...]:
         actions = pa.table(self._opened[table.name].get_add_actions(flatten=True))
@@ -217,7 +274,7 @@ class Snapshot:
         days, paths = actions[f"partition.{PARTITION}"].to_pylist(), actions["path"].to_pylist()
         return tuple(sorted((day, f"{self._lake.uri(table)}/{path}") for day, path in zip(days, paths, strict=True)))
 
-    def _copy(self, files: Mapping[str, tuple[tuple[date, str], ...]]) -> None:
+    def _copy(self, files: Mapping[str, tuple[tuple[date, str], ...]], pinned: Pinned) -> None:
         copied = {name: {file for _, file in files.get(table.name, ())} for name, (table, _) in _COPIES.items()}
         self._connection.execute("BEGIN TRANSACTION")
         try:
@@ -227,11 +284,12 @@ class Snapshot:
                 for file in sorted(copied[name] - self._held[name]):
                     rows = f"SELECT ? AS file, * FROM ({query.replace('FROM files', f'FROM {_scan([file])}')})"
                     self._connection.execute(f'INSERT INTO "{name}" BY NAME {rows}', [file])
-            self._connection.execute("COMMIT")
+            with self._swapping:
+                self._connection.execute("COMMIT")
+                self._held, self._pinned = copied, pinned
         except duckdb.Error as error:
             self._connection.execute("ROLLBACK")
             raise NotReady(f"The lake cannot be read now: {error}") from error
-        self._held = copied
 
 
 def _scan(files: list[str]) -> str:

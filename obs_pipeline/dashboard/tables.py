@@ -35,6 +35,7 @@ MART_SPEND: Final = LakeTable(
     ),
     ("grain", "time", *_SPEND_DIMENSIONS),
     "Spend, tokens and calls per hour and per day by org, project, team, agent and model. Each grain adds up to the total.",
+    group_rows=65_536,
 )
 
 MART_LEADERBOARD: Final = LakeTable(
@@ -71,5 +72,6 @@ MART_DATA_QUALITY: Final = LakeTable(
         ]
     ),
     ("dt", "source", "finding"),
-    "What became of the rows of each day and source: accepted, duplicate, rejected with its reason, unpriced, mispriced.",
+    "What became of the rows of each day and source: accepted, duplicate, rejected with its reason, unpriced,"
+    " mispriced, reported by two sources.",
 )

@@ -36,12 +36,16 @@ class LakeError(ObsError):
 
 @dataclass(frozen=True, eq=False)
 class LakeTable:
-    """A table's name, columns (``dt`` date32 among them), unique key and meaning."""
+    """A table's name, columns (``dt`` date32 among them), unique key and meaning.
+
+    ``group_rows`` is how many rows at most are read or passed over as one: fewer where one series of many is looked for.
+    """
 
     name: str
     schema: pa.Schema
     key: tuple[str, ...]
     description: str
+    group_rows: int = 262_144
 
     def __post_init__(self) -> None:
         if self.schema.field(PARTITION).type != pa.date32():
@@ -76,10 +80,20 @@ class DayRange:
 
 
 def chunk_days(days: DayRange, rows: Mapping[date, int], target_rows: int) -> list[DayRange]:
-    """Split a range into runs of days of about ``target_rows`` rows each, so that memory stays flat.
+    """Split a range into as few runs of days as hold at most ``target_rows`` rows each, and those about evenly.
 
     A day is never split; empty days cost nothing and ride along.
     """
+    chunks = _filled_up(days, rows, target_rows)
+    even = sum(rows.get(day, 0) for day in days.days()) // len(chunks)
+    for limit in range(even, target_rows, max(target_rows // 32, 1)):
+        evened = _filled_up(days, rows, limit)
+        if len(evened) == len(chunks):
+            return evened
+    return chunks
+
+
+def _filled_up(days: DayRange, rows: Mapping[date, int], target_rows: int) -> list[DayRange]:
     chunks: list[DayRange] = []
     first, held = days.first, 0
     for day in days.days():
@@ -113,6 +127,19 @@ class Lake:
                 f"The table {table.name} at {self.uri(table)} cannot be opened: {error}. "
                 "Check the path and its permissions, or restore the folder from a copy."
             ) from error
+
+    def entry(self, table: LakeTable, version: int) -> tuple[int, ...] | None:
+        """What tells the log's entry of a version from one of a table that was made anew under the same path.
+
+        None when there is no such entry (any more). In an object store all entries count as the same.
+        """
+        if "://" in self.root:
+            return ()
+        try:
+            found = (Path(self.uri(table)) / "_delta_log" / f"{version:020d}.json").stat()
+        except OSError:
+            return None
+        return (found.st_ino, found.st_mtime_ns)
 
     def version(self, table: LakeTable) -> int | None:
         opened = self.open(table)
@@ -242,7 +269,7 @@ class Lake:
             _conformed(rows, table.schema),
             mode=mode,
             predicate=predicate,
-            writer_properties=_writer(table.schema),
+            writer_properties=_writer(table),
             commit_properties=CommitProperties(max_commit_retries=_WRITE_ATTEMPTS),
         )
 
@@ -272,12 +299,16 @@ class Lake:
                 time.sleep(0.1 * 2**attempt)
 
 
-def _writer(schema: pa.Schema) -> WriterProperties:
+def _writer(table: LakeTable) -> WriterProperties:
     """Only text is worth a dictionary: trying one for numbers costs the writer twice the time and saves a tenth of the bytes."""
     plain = ColumnProperties(dictionary_enabled=False)
-    numbers = [column.name for column in schema if column.name != PARTITION and not pa.types.is_string(column.type)]
+    numbers = [
+        column.name for column in table.schema if column.name != PARTITION and not pa.types.is_string(column.type)
+    ]
     return WriterProperties(
-        compression="SNAPPY", max_row_group_size=262_144, column_properties=dict.fromkeys(numbers, plain)
+        compression="SNAPPY",
+        max_row_group_size=table.group_rows,
+        column_properties=dict.fromkeys(numbers, plain),
     )
 
 

@@ -12,17 +12,17 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from obs_pipeline.storage import alert_store, anomaly_labels, policy_store
+from obs_pipeline.storage import alert_tables, anomaly_labels, policy_store, source_positions
 from obs_pipeline.storage.ledger import Ledger, landed_days, landed_files, settled_days
 
 _NEWEST: Final = (
     landed_days.c.landing,
     settled_days.c.settled_at,
-    alert_store.alert_incidents.c.updated_at,
-    alert_store.alert_traces.c.number,
-    alert_store.alert_deliveries.c.number,
-    alert_store.alert_silences.c.ends_at,
-    alert_store.alert_feedback.c.number,
+    alert_tables.alert_incidents.c.updated_at,
+    alert_tables.alert_traces.c.number,
+    alert_tables.alert_deliveries.c.number,
+    alert_tables.alert_silences.c.ends_at,
+    alert_tables.alert_feedback.c.number,
     anomaly_labels.anomaly_labels.c.number,
     policy_store.policy_revisions.c.revision,
 )
@@ -34,6 +34,39 @@ class SourceDays:
 
     days: tuple[date, ...]
     newest_event: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """When a batch last came to its end, and the newest event of each source that has one (UTC)."""
+
+    settled_at: datetime | None
+    newest_events: Mapping[str, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """How a pulled source stands: when it was last pulled in full, and whether the last attempt failed."""
+
+    source: str
+    pulled_at: datetime | None
+    failed: bool
+
+
+def batch_state(ledger: Ledger) -> BatchState:
+    """How far the batches have come."""
+    with ledger.read() as connection:
+        settled: datetime | None = connection.scalar(sa.select(sa.func.max(settled_days.c.settled_at)))
+    newest = {source: of.newest_event for source, of in sources(ledger).items() if of.newest_event is not None}
+    return BatchState(settled, newest)
+
+
+def pulls(ledger: Ledger) -> list[Pull]:
+    """Every source that was ever pulled, by name."""
+    columns = source_positions.source_positions.c
+    query = sa.select(columns.source, columns.pulled_at, columns.failed_at.is_not(None)).order_by(columns.source)
+    with ledger.read() as connection:
+        return [Pull(source, pulled_at, bool(failed)) for source, pulled_at, failed in connection.execute(query)]
 
 
 def ledger_mark(ledger: Ledger) -> str:

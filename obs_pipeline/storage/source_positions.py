@@ -11,7 +11,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from obs_pipeline.storage.ledger import Ledger, metadata
+from obs_pipeline.storage.ledger import Ledger, landed_days, landed_files, metadata
 
 source_positions: Final = sa.Table(
     "source_positions",
@@ -50,6 +50,17 @@ class SourcePositions:
                 sa.select(source_positions).where(source_positions.c.source == source)
             ).one_or_none()
         return SourcePosition(source) if row is None else SourcePosition(**row._mapping)
+
+    def newest_event(self, files: str) -> datetime | None:
+        """The newest event among the landed files whose names are like ``files`` (escape ``!``)."""
+        query = (
+            sa.select(sa.func.max(landed_days.c.last_event))
+            .join(landed_files, landed_files.c.file_id == landed_days.c.file_id)
+            .where(landed_files.c.state == "landed", landed_files.c.name.like(files, escape="!"))
+        )
+        with self._ledger.read() as connection:
+            found: datetime | None = connection.scalar(query)
+        return found
 
     def advance(self, source: str, position: str, rows: int, now: datetime) -> None:
         """A batch was fetched and is safe: the source is read up to ``position``."""

@@ -58,6 +58,17 @@ def test_a_month_is_charged_back_and_the_lines_come_to_its_cost(computed: Comman
         assert sum(Decimal(row["total"]) for row in csv.DictReader(file)) == Decimal(told["total"])
 
 
+@pytest.mark.parametrize("org", [None, "acme", "other"])
+def test_the_export_and_the_report_of_a_month_come_to_the_same_cost(
+    computed: CommandLine, tmp_path: Path, org: str | None
+):
+    whose = ("--org", org) if org else ()
+    asked = ("--month", "2026-03", *whose, "--json")
+    exported = json.loads(computed("export", "focus", "-o", tmp_path / "march.parquet", *asked).stdout)
+    charged = json.loads(computed("report", "chargeback", *asked).stdout)
+    assert Decimal(exported["billed_cost"]) == Decimal(charged["cost"]) != 0
+
+
 def test_a_report_of_one_organisation_says_so(computed: CommandLine):
     shown = computed("report", "chargeback", "--month", "2026-03", "--org", "other").stdout
     assert "of other" in shown

@@ -22,6 +22,7 @@ COMMANDS = (
     "batch",
     "anomalies",
     "explain",
+    "forecasts",
     "label",
     "backtest",
     "simulate",

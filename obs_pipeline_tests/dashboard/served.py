@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import uvicorn
 
+from obs_pipeline.alerting.records import incident_row
 from obs_pipeline.dashboard.access import Gate, create_token
 from obs_pipeline.dashboard.marts import build_spend
 from obs_pipeline.dashboard.service import Service
@@ -23,11 +24,13 @@ from obs_pipeline.detection.tables import ANOMALIES, BASELINES
 from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
 from obs_pipeline.storage import engine
 from obs_pipeline.storage.access_store import AccessStore
-from obs_pipeline.storage.alert_store import AlertStore, IncidentRow, TraceRow
+from obs_pipeline.storage.alert_store import AlertStore
+from obs_pipeline.storage.alert_tables import TraceRow
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline.usage.aggregates import build_hourly
 from obs_pipeline.usage.tables import USAGE_EVENTS
+from obs_pipeline_tests.alerting.cases import incident
 from obs_pipeline_tests.usage_files import MONDAY, landed_lake, usage_rows
 
 DAYS = DayRange(MONDAY.date(), MONDAY.date() + timedelta(days=2))
@@ -122,7 +125,9 @@ def _policy(org: str) -> dict[str, object]:
 def _incidents(ledger: Ledger) -> None:
     with AlertStore(ledger).deciding(NOW) as deciding:
         deciding.keep_incidents(
-            IncidentRow(f"inc-{org}", "anomaly", "warning", "open", org, "atlas", "agent-0", MONDAY, MONDAY, "{}")
+            incident_row(
+                incident(f"inc-{org}", org=org, agent="agent-0", opened_at=MONDAY, updated_at=MONDAY, headline="odd")
+            )
             for org in ("acme", "globex")
         )
         deciding.add_traces(

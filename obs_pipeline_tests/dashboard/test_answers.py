@@ -24,7 +24,7 @@ from obs_pipeline_tests.dashboard.served import DAYS, FOUND, INPUTS, LATENESS, S
 from obs_pipeline_tests.usage_files import rows_of
 
 ACME = Principal("ann", "admin", "acme")
-DIMENSIONS = ("project", "team", "agent", "provider", "model")
+DIMENSIONS = ("org", "project", "team", "agent", "provider", "model")
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +197,51 @@ def test_a_caller_bound_to_a_project_sees_that_project_alone(served: Served):
     slices = ask(served, "dashboard_get_metrics", bound, timeframe="week", by="project").slices
     assert [one.name for one in slices] == ["atlas"]
     assert ask(served, "dashboard_get_metrics", Principal("x", "viewer", "o'; --"), timeframe="week").calls == 0
+
+
+@pytest.mark.parametrize("name", [name for name in QUESTIONS if "org" in QUESTIONS[name].asked.model_fields])
+def test_who_sees_every_organisation_can_ask_about_one_alone(served: Served, name: str):
+    inputs = {key: value for key, value in INPUTS[name].items() if key != "orgId"}
+    one = ask(served, name, LOCAL, **inputs, orgId="acme")
+    own = ask(served, name, ACME, **inputs)
+    about = {"next_cursor"}
+    assert one.model_dump(exclude=about) == own.model_dump(exclude=about)
+    text = ask(served, name, ACME, **inputs, orgId="globex").model_dump_json(exclude={"org"})
+    assert "secret-agent" not in text
+    assert "manhattan" not in text
+
+
+def test_each_row_of_the_drill_down_is_compared_with_as_many_days_before(served: Served):
+    shown = {one.name: one for one in ask(served, "list_entities", timeframe="day").entities}
+    before = ask(served, "list_entities", timeframe="day", end=str(DAYS.days()[1])).entities
+    assert {one.name: one.cost for one in before} == {name: one.previous_cost for name, one in shown.items()}
+    assert all(one.cost > 0 for one in before)
+    first = ask(served, "list_entities", timeframe="day", end=str(DAYS.first)).entities
+    assert {one.previous_cost for one in first} == {0}
+
+
+def test_a_drill_down_into_a_model_comes_to_its_part_of_the_total(served: Served):
+    for model in ask(served, "list_entities", level="model", timeframe="week").entities:
+        agents = ask(served, "list_entities", level="agent", timeframe="week", model=model.name).entities
+        assert sum(one.cost for one in agents) == model.cost
+        points = ask(served, "dashboard_get_trends", metric="calls", granularity="hour", model=model.name).points
+        assert sum(point.value for point in points) == model.calls
+
+
+def test_a_team_s_and_a_model_s_trend_has_no_anomalies_of_whole_agents(served: Served):
+    (found,) = {len(ask(served, "dashboard_get_trends", agentId="agent-0").anomalies)}
+    assert found > 0
+    narrowed = ask(served, "dashboard_get_trends", agentId="agent-0", projectId="atlas", model="m")
+    assert narrowed.anomalies == []
+    assert narrowed.band.startswith("none")
+
+
+def test_incidents_are_narrowed_to_a_place(served: Served):
+    def found(**values: str) -> list[str]:
+        return [one.id for one in ask(served, "list_incidents", LOCAL, **values).incidents]
+
+    assert found(orgId="acme") == found(orgId="acme", projectId="atlas", agentId="agent-0") == ["inc-acme"]
+    assert found(agentId="another") == found(projectId="(unattributed)") == []
 
 
 @pytest.mark.parametrize(

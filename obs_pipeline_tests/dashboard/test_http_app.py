@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 from pathlib import Path
 
@@ -11,10 +13,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
-from obs_pipeline.dashboard.access import ROLES, RateLimit
+from obs_pipeline.dashboard.access import ROLES, RateLimit, create_token
+from obs_pipeline.dashboard.actions import ACTIONS
+from obs_pipeline.dashboard.answer_cache import CacheUnusable
 from obs_pipeline.dashboard.http_app import OPEN, http_app, openapi
-from obs_pipeline.dashboard.service import QUESTIONS, CacheUnusable, Service
+from obs_pipeline.dashboard.service import QUESTIONS, Service
 from obs_pipeline.dashboard.snapshot import Snapshot
+from obs_pipeline.storage.access_store import AccessStore
 from obs_pipeline.storage.lake import Lake
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline_tests.dashboard.served import INPUTS, LATENESS, NOW, Served, running, serve
@@ -60,6 +65,36 @@ def test_every_role_gets_what_it_may_of_its_own_organisation(served: Served, cli
         assert answered.json()["fields"] == []
 
 
+BESIDE = (
+    ("GET", "/openapi.json", None, "viewer"),
+    ("GET", "/readyz", None, "viewer"),
+    ("GET", "/api/whoami", None, "viewer"),
+    ("GET", "/api/views", None, "viewer"),
+    ("PUT", "/api/views/matrix", {"a": 1}, "editor"),
+    ("GET", "/metrics", None, "analyst"),
+    ("GET", "/api/dashboard_export_data/file", None, "analyst"),
+    ("POST", "/api/dashboard_export_data/file", {"timeframe": "week"}, "analyst"),
+    ("GET", "/api/deeds", None, "admin"),
+)
+"""Method, path, body and least role of what is served beside questions and actions."""
+
+
+@pytest.mark.parametrize("org", ["acme", "globex"])
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("method", "path", "body", "least"), BESIDE)
+def test_every_role_reaches_what_it_may_beside_the_questions(client, served, method, path, body, least, role, org):
+    answered = client.request(method, path, json=body, headers=as_(served, role, org))
+    assert answered.status_code == (200 if ROLES.index(role) >= ROLES.index(least) else 403)
+    if method != "PUT":
+        assert ("secret-agent" if org == "acme" else "agent-0,") not in answered.text
+
+
+def test_no_endpoint_is_left_out_of_the_matrices(served: Served):
+    known = {path for _, path, _, _ in BESIDE} | {f"/api/{name}" for name in (*QUESTIONS, *ACTIONS)} | OPEN
+    paths = {route.path.replace("{name}", "matrix") for route in app_of(served).routes}
+    assert paths - known == {"/mcp"}
+
+
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic YTpi"}])
 def test_without_a_token_that_counts_nothing_is_open_but_the_empty_page_and_the_pulse(served: Served, header):
     app = app_of(served)
@@ -98,6 +133,16 @@ def test_a_bad_body_is_refused_with_its_reason(served: Served, client: TestClien
     assert answered.json()["error"]
 
 
+@pytest.mark.parametrize("at", [-1, 2**53, 2**63, 10**30, True, 1.5, "1"])
+def test_a_cursor_that_was_tampered_with_is_refused(served: Served, client: TestClient, at: object):
+    headers = as_(served, "analyst")
+    given = client.post("/api/dashboard_export_data", json={"limit": 1}, headers=headers).json()["next_cursor"]
+    _, mark = json.loads(base64.urlsafe_b64decode(given))
+    cursor = base64.urlsafe_b64encode(json.dumps([at, mark]).encode()).decode()
+    answered = client.post("/api/dashboard_export_data", json={"limit": 1, "cursor": cursor}, headers=headers)
+    assert (answered.status_code, "cursor" in answered.json()["error"]) == (422, True)
+
+
 def test_a_token_that_asks_too_often_waits_and_the_others_do_not(served: Served):
     client = TestClient(app_of(served, limit=RateLimit(per_minute=1, burst=2)))
     asked = [client.get("/api/whoami", headers=as_(served, "viewer")) for _ in range(3)]
@@ -109,30 +154,60 @@ def test_a_token_that_asks_too_often_waits_and_the_others_do_not(served: Served)
 def test_views_are_saved_by_editors_and_shared_within_the_organisation(served: Served, client: TestClient):
     assert client.put("/api/views/mine", json={"agent": "a"}, headers=as_(served, "analyst")).status_code == 403
     assert client.put("/api/views/mine", json={"agent": "a"}, headers=as_(served, "editor")).status_code == 200
-    (view,) = client.get("/api/views", headers=as_(served, "viewer")).json()["views"]
-    assert (view["name"], view["content"]) == ("mine", {"agent": "a"})
-    assert client.get("/api/views", headers=as_(served, "viewer", "globex")).json() == {"views": []}
+
+    def views(org: str) -> dict[str, object]:
+        found = client.get("/api/views", headers=as_(served, "viewer", org)).json()["views"]
+        return {view["name"]: view["content"] for view in found}
+
+    assert views("acme")["mine"] == {"agent": "a"}
+    assert "mine" not in views("globex")
 
 
-def test_metrics_tell_of_requests_and_the_cache(served: Served, client: TestClient):
+def test_metrics_tell_how_this_process_answers(served: Served, client: TestClient):
     client.get("/api/list_entities", headers=as_(served, "viewer"))
     text = client.get("/metrics", headers=as_(served, "analyst")).text
     assert 'obs_request_seconds_bucket{le="0.05",route="list_entities"}' in text
-    assert "obs_cache_lookups_total" in text
+    for name in ("obs_cache_lookups_total", "obs_lake_refresh_seconds_count", "obs_cache_up 1.0", "obs_lake_up 1.0"):
+        assert name in text
     assert client.get("/metrics", headers=as_(served, "viewer")).status_code == 403
 
 
-def test_the_page_says_how_to_build_it_or_is_the_built_one(
-    served: Served, client: TestClient, tmp_path: Path, monkeypatch
-):
+def test_what_the_ledger_says_of_all_is_told_to_who_sees_all(served: Served, client: TestClient):
+    token, _ = create_token(AccessStore(served.ledger), NOW, name="prometheus", role="analyst")
+    text = client.get("/metrics", headers={"Authorization": f"Bearer {token}"}).text
+    for name in (
+        "obs_ledger_up 1.0",
+        "obs_messages_waiting 0.0",
+        'obs_incidents{status="open"} 2.0',
+        "obs_batch_pending_days",
+    ):
+        assert name in text
+    assert "obs_incidents" not in client.get("/metrics", headers=as_(served, "admin")).text
+
+
+def test_the_page_says_how_to_build_it_or_is_the_built_one(served: Served, tmp_path: Path, monkeypatch):
     from obs_pipeline.dashboard import http_app as module
 
     monkeypatch.setattr(module, "WIDGET", tmp_path / "index.html")
-    assert "no page of its own yet" in client.get("/").text
-    (tmp_path / "index.html").write_text("<p>built</p>")
-    answered = client.get("/")
-    assert answered.text == "<p>built</p>"
-    assert "connect-src 'self'" in answered.headers["Content-Security-Policy"]
+    # Not entered: leaving it would close the service that others ask too.
+    client = TestClient(http_app(served.service, served.gate, clock=lambda: NOW), base_url="http://localhost")
+    assert "make widget" in client.get("/").text
+    (tmp_path / "index.html").write_text("<script>1</script><p>built</p>")
+    for coding in ("gzip", "identity"):
+        answered = client.get("/", headers={"Accept-Encoding": coding})
+        assert answered.text == "<script>1</script><p>built</p>"
+        assert "connect-src 'self'" in answered.headers["Content-Security-Policy"]
+        assert "unsafe" not in answered.headers["Content-Security-Policy"]
+    again = client.get("/", headers={"If-None-Match": answered.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_caller_is_told_what_it_may_ask_and_do(served: Served, client: TestClient):
+    may = {
+        role: set(client.get("/api/whoami", headers=as_(served, role)).json()["may"]) for role in ("viewer", "editor")
+    }
+    assert "dashboard_export_data" not in may["viewer"]
+    assert may["editor"] - may["viewer"] >= {"dashboard_export_data", "save_view"}
 
 
 def test_a_missing_lake_is_unavailable_with_the_reason_until_it_is_there(served: Served, tmp_path: Path):
@@ -168,9 +243,10 @@ def test_a_cache_that_cannot_be_used_is_said_at_the_start(served: Served):
 
 def test_answers_to_anything_are_as_described_and_never_a_fault(tmp_path: Path):
     served = serve(tmp_path)
-    app = app_of(served)
+    service = Service(Snapshot(served.lake), served.ledger, lateness=LATENESS, writes=lambda: NOW)
+    app = app_of(served, service)
     headers = as_(served, "admin")
-    schema = schemathesis.openapi.from_dict(openapi("0"))
+    schema = schemathesis.openapi.from_dict(openapi("0", ACTIONS))
     with running(app) as base:
         for found in schema.get_all_operations():
             operation = found.ok()

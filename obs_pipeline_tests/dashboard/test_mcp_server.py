@@ -140,3 +140,33 @@ def test_the_commands_start_without_the_sdk():
 
     code = "import sys, obs_pipeline.cli.main; sys.exit(any(name in sys.modules for name in ('mcp', 'starlette', 'uvicorn')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_the_widget_is_served_and_linked_for_clients_that_show_it(served: Served, tmp_path: Path, monkeypatch):
+    from obs_pipeline.dashboard import mcp_server as module
+
+    page = tmp_path / "index.html"
+    page.write_text("<p>tokens ✓</p>", encoding="utf-8")
+    monkeypatch.setattr(module, "WIDGET", page)
+    async with Client(mcp_server(served.service, lambda _context: LOCAL)) as client:
+        (resource,) = (await client.list_resources()).resources
+        assert (str(resource.uri), resource.mime_type) == (module.APP_URI, "text/html;profile=mcp-app")
+        read = await client.read_resource(resource.uri)
+        (content,) = read.contents
+        assert (content.mime_type, content.text) == ("text/html;profile=mcp-app", "<p>tokens ✓</p>")
+        assert (read.ttl_ms, read.cache_scope) == (30_000, "public")
+        linked = {tool.name: (tool.meta or {}).get("ui") for tool in (await client.list_tools()).tools}
+        assert linked["dashboard_get_metrics"] == {"resourceUri": module.APP_URI}
+        assert linked["dashboard_export_data"] is None
+        called = await client.call_tool("dashboard_get_metrics", INPUTS["dashboard_get_metrics"])
+        assert "tokens" in called.content[0].text
+        assert set(QUESTIONS) <= set(called.meta[module.MAY])
+
+
+async def test_a_widget_that_was_not_built_is_not_spoken_of(served: Served, tmp_path: Path, monkeypatch):
+    from obs_pipeline.dashboard import mcp_server as module
+
+    monkeypatch.setattr(module, "WIDGET", tmp_path / "missing.html")
+    async with Client(mcp_server(served.service, lambda _context: LOCAL)) as client:
+        assert (await client.list_resources()).resources == []
+        assert all((tool.meta or {}).get("ui") is None for tool in (await client.list_tools()).tools)

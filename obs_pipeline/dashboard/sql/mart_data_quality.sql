@@ -1,4 +1,4 @@
--- usage_events, usage_rejected, usage_duplicates → mart_data_quality: one row a day, source and finding.
+-- usage_events, usage_rejected, usage_duplicates, usage_twins → mart_data_quality: one row a day, source and finding.
 -- The example is the first by id, so the same rows always give the same table.
 SELECT
     dt, source, 'accepted' AS finding, count(*) AS rows,
@@ -46,3 +46,12 @@ SELECT
     min(event_id) AS example
 FROM usage_duplicates
 GROUP BY dt, source
+UNION ALL
+SELECT
+    dt, source, kind AS finding, count(*) AS rows,
+    CAST(sum(cost) AS DECIMAL(38, 9)) AS cost,
+    CAST(NULL AS DECIMAL(38, 9)) AS list_cost,
+    CAST(NULL AS DOUBLE) AS worst_ratio,
+    min(concat(event_id, ' (counted: ', counted_source, ' ', counted_event_id, ')')) AS example
+FROM usage_twins
+GROUP BY dt, source, kind

@@ -1,4 +1,5 @@
--- usage_hourly → mart_spend: two grains, each of which adds up to the same total.
+-- usage_hourly → mart_spend: two grains, each of which adds up to the same total. An agent's rows lie together, so that
+-- its series is read from a part of each file.
 WITH cells AS (
     SELECT
         dt, 'hour' AS grain, hour AS time, org, project, team, agent, provider, model, calls, errors, input_tokens,
@@ -26,3 +27,4 @@ SELECT
     CAST(sum(mispriced_calls) AS BIGINT) AS mispriced_calls
 FROM cells
 GROUP BY dt, grain, time, org, project, team, agent, provider, model
+ORDER BY dt, grain, agent, time

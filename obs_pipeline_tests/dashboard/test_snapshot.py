@@ -1,0 +1,152 @@
+"""Following the lake: what is copied is what is there, and nobody waits for it who need not."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from obs_pipeline.dashboard.access import LOCAL
+from obs_pipeline.dashboard.service import QUESTIONS, Service
+from obs_pipeline.dashboard.snapshot import NotReady, Snapshot
+from obs_pipeline.dashboard.tables import MART_SPEND
+from obs_pipeline_tests.dashboard.served import DAYS, LATENESS, Served, serve
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return serve(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture
+def lake(served: Served, tmp_path: Path):
+    from obs_pipeline.storage.lake import Lake
+
+    shutil.copytree(served.lake.root, tmp_path / "lake")
+    return Lake(str(tmp_path / "lake"))
+
+
+def calls(snapshot: Snapshot) -> int:
+    with snapshot.reading(LOCAL) as reader:
+        return int(reader.rows("SELECT sum(calls) AS calls FROM spend_day")[0]["calls"])
+
+
+def halve(lake) -> None:
+    """Only the first day's rows stay."""
+    lake.delete(MART_SPEND, f"dt > '{DAYS.first}'")
+
+
+def test_the_copies_hold_the_same_sums(lake):
+    snapshot = Snapshot(lake)
+    snapshot.follow()
+    with snapshot.reading(LOCAL) as reader:
+        for name in ("calls", "cost", "unattributed_cost", "unpriced_calls", "cost_bound"):
+            (row,) = reader.rows(
+                f"SELECT (SELECT sum({name}) FROM spend_day) AS one, (SELECT sum({name}) FROM spend_total) AS other"
+            )
+            assert row["one"] == row["other"], name
+        (row,) = reader.rows(
+            "SELECT (SELECT sum(cost) FROM spend_day) AS one, (SELECT sum(cost) FROM spend_hour) AS other"
+        )
+        assert row["one"] == row["other"]
+        assert row["one"] > 0
+
+
+def test_a_reader_keeps_the_version_it_began_with(lake):
+    snapshot = Snapshot(lake)
+    snapshot.follow()
+    before = calls(snapshot)
+    with snapshot.reading(LOCAL) as reader:
+        halve(lake)
+        snapshot.follow()
+        assert reader.rows("SELECT sum(calls) AS calls FROM spend_day")[0]["calls"] == before
+    assert calls(snapshot) < before
+
+
+def test_a_lake_that_was_deleted_is_gone_and_one_made_anew_is_another(served: Served, lake):
+    snapshot = Snapshot(lake)
+    mark = snapshot.follow().mark_of([MART_SPEND])
+    root = Path(lake.root)
+    shutil.rmtree(root)
+    with pytest.raises(NotReady):
+        snapshot.follow()
+    assert not snapshot.readable
+    # The same version of a table that was made by somebody else.
+    root.with_name("other").mkdir()
+    shutil.copytree(serve(root.with_name("other")).lake.root, root)
+    again = snapshot.follow()
+    assert snapshot.readable
+    assert again.versions[MART_SPEND.name] == served.lake.version(MART_SPEND)
+    assert again.mark_of([MART_SPEND]) != mark
+
+
+def test_a_lake_swapped_between_two_looks_is_noticed_although_its_version_is_the_same(served: Served, lake):
+    snapshot = Snapshot(lake)
+    mark = snapshot.follow().mark_of([MART_SPEND])
+    root = Path(lake.root)
+    root.rename(root.with_name("old"))
+    root.with_name("other").mkdir()
+    shutil.copytree(serve(root.with_name("other")).lake.root, root)
+    assert snapshot.follow().mark_of([MART_SPEND]) != mark
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_while_a_version_is_copied_the_one_before_answers(served: Served, lake, anyio_backend: str):
+    snapshot = Snapshot(lake)
+    service = Service(snapshot, served.ledger, lateness=LATENESS, patience=0.01)
+    metrics = QUESTIONS["dashboard_get_metrics"]
+    before = await service.ask(metrics, {"timeframe": "week"}, LOCAL)
+    halve(lake)
+    copying, go_on, copy = threading.Event(), threading.Event(), snapshot._copy
+
+    def slowly(*of: object) -> None:
+        copying.set()
+        go_on.wait(20)
+        copy(*of)  # type: ignore[arg-type]
+
+    snapshot._copy = slowly  # type: ignore[method-assign]
+    assert await service.ask(metrics, {"timeframe": "week"}, LOCAL) == before
+    assert copying.is_set()
+    assert (await service.ask(metrics, {"timeframe": "month"}, LOCAL)).versions == before.versions
+    go_on.set()
+    while (after := await service.ask(metrics, {"timeframe": "week"}, LOCAL)).versions == before.versions:
+        pass
+    assert after.calls < before.calls
+    await service.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_those_who_ask_the_same_at_once_are_answered_once(served: Served, lake, anyio_backend: str):
+    import anyio
+
+    service = Service(Snapshot(lake), served.ledger, lateness=LATENESS)
+    made: list[str] = []
+    answer = service._answer_json
+    service._answer_json = lambda *of: made.append("") or answer(*of)  # type: ignore[method-assign,func-returns-value]
+    found: list[str] = []
+
+    async def ask() -> None:
+        found.append(await service.ask_json(QUESTIONS["list_entities"], {}, LOCAL))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(ask)
+    assert len(found) == 20
+    assert len(set(found)) == len(made) == 1
+    await service.close()
+
+
+def test_a_version_of_a_table_that_a_question_does_not_read_leaves_its_answer(served: Served, lake):
+    from obs_pipeline.policy.tables import EFFECTIVE_POLICIES
+
+    snapshot = Snapshot(lake)
+    pinned = snapshot.follow()
+    lake.delete(EFFECTIVE_POLICIES, "true")
+    after = snapshot.follow()
+    for name, changes in (("dashboard_get_metrics", False), ("get_effective_policy", True)):
+        reads = QUESTIONS[name].reads
+        assert (pinned.mark_of(reads) != after.mark_of(reads)) == changes
