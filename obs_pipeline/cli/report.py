@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +13,12 @@ from rich.table import Table
 
 from obs_pipeline.cli.console import money, out, print_json, text
 from obs_pipeline.cli.workspace import open_workspace
+from obs_pipeline.errors import ObsError
 
 if TYPE_CHECKING:
     from obs_pipeline.dashboard.chargeback import Line
 
+KINDS = ("same call", "near twin")
 app = typer.Typer(name="report", help="Reports for those who pay.", no_args_is_help=True)
 
 
@@ -56,6 +60,46 @@ def chargeback(
         return
     _show(lines, f"Chargeback {asked}" + (f" of {org}" if org else ""))
     out.print(f"cost {money(charged.cost)} + margin {money(charged.margin)} = [bold]{money(charged.total)}[/]")
+
+
+@app.command("twins")
+def twins(
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day (UTC); default: all.")
+    ] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day (UTC).")] = None,
+    org: Annotated[str | None, typer.Option("--org", help="Only this organisation.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Calls that **two sources** reported, and what that does to the cost.
+
+    A *same call* carries the provider's response id in both: it is counted once. A *near twin* is only alike: it is counted
+    twice.
+    """
+    from obs_pipeline.storage.lake import DayRange
+    from obs_pipeline.usage.twins import twin_lines
+
+    if (first is None) != (last is None) or (first and last and first > last):
+        raise ObsError("Name both --from and --to, the earlier day first, or neither.")
+    days = DayRange(first.date(), last.date()) if first and last else None
+    workspace = open_workspace()
+    with workspace.engine() as connection:
+        lines = twin_lines(connection, workspace.lake, days, org)
+    costs = {kind: sum((line.cost or Decimal(0) for line in lines if line.kind == kind), Decimal(0)) for kind in KINDS}
+    if as_json:
+        named = {"counted_once": costs["same call"], "perhaps_counted_twice": costs["near twin"]}
+        print_json({"lines": lines, **named})
+        return
+    if not lines:
+        out.print("No call was reported by two sources, in the days that were computed.")
+        return
+    table = Table("day", "kind", "organisation", "reported by", "counted from", "calls", "cost")
+    for line in lines:
+        sources = (text(line.source), text(line.counted_source))
+        cost = "—" if line.cost is None else money(line.cost)
+        table.add_row(str(line.dt), line.kind, text(line.org), *sources, f"{line.calls:,}", cost)
+    out.print(table)
+    out.print(f"Counted once: {money(costs['same call'])} less. Perhaps counted twice: {money(costs['near twin'])}.")
 
 
 def _show(lines: tuple[Line, ...], title: str) -> None:

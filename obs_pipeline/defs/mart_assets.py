@@ -88,7 +88,7 @@ def mart_leaderboard(
 
 @dg.asset(
     **lake_asset(MART_DATA_QUALITY, "dashboard", FINOPS, {"duckdb", "deltalake"}),
-    deps=["usage_events", "usage_rejected"],
+    deps=["usage_events", "usage_rejected", "usage_twins"],
     partitions_def=DAILY,
     backfill_policy=ONE_RUN,
     check_specs=checks.specs("mart_data_quality"),

@@ -4,6 +4,7 @@ Each reads, calls its room, writes, and tells its story. What the numbers mean i
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -19,6 +20,7 @@ from obs_pipeline.defs.resources import (
     PricesResource,
     Progress,
 )
+from obs_pipeline.defs.source_watch import all_silences
 from obs_pipeline.defs.stories import column_schema, tell_days
 from obs_pipeline.storage.lake import DayRange, LakeTable, chunk_days
 from obs_pipeline.storage.proofs import Proof, keys_are_unique, never_negative, schema_is_declared, totals_agree
@@ -26,7 +28,8 @@ from obs_pipeline.usage import quality_findings
 from obs_pipeline.usage.aggregates import build_daily, build_hourly
 from obs_pipeline.usage.event import TOKEN_COLUMNS
 from obs_pipeline.usage.settling import leaks, settle
-from obs_pipeline.usage.tables import USAGE_DAILY, USAGE_EVENTS, USAGE_HOURLY, USAGE_REJECTED
+from obs_pipeline.usage.tables import USAGE_DAILY, USAGE_EVENTS, USAGE_HOURLY, USAGE_REJECTED, USAGE_TWINS
+from obs_pipeline.usage.twins import DEAREST_TWINS, build_twins, near_twins
 
 PLATFORM = ["team:platform"]
 FINOPS = ["team:finops"]
@@ -80,7 +83,7 @@ def usage_events(
     newest = ledger.open().newest_landing_per_day()
     ledger.open().note_seen({day: landing for day, landing in newest.items() if day in days})
     with engine.get_connection() as connection:
-        for chunk in chunk_days(days, tables.rows_per_day(USAGE_EVENTS, days), limits.events_per_chunk):
+        for chunk in settling_chunks(tables.rows_per_day(USAGE_EVENTS, days), days, limits):
             settled = settle(connection, tables, chunk, book, limits.price_tolerance)
             landed = ledger.open().landed((chunk.first, chunk.last))
             lost = leaks(connection, tables, chunk, landed)
@@ -92,13 +95,40 @@ def usage_events(
             evidence.add("mispriced_calls", quality_findings.mispriced(connection))
             progress.report(context, chunk, days)
         evidence.add("schema", schema_is_declared(tables, USAGE_EVENTS))
-        stale = quality_findings.stale(ledger.open().freshness(), now, limits.freshness_hours)
+        stale = (asdict(one) for one in all_silences(ledger.open(), limits, now) if one.is_stale(now))
         evidence.add("sources_are_fresh", checks.as_proof(stale))
         events = tell_days(context, connection, tables, USAGE_EVENTS, days, quality_findings.DEAREST_CALLS)
         rejected = tell_days(context, connection, tables, USAGE_REJECTED, days, quality_findings.REJECTIONS)
     yield dg.MaterializeResult(asset_key="usage_events", metadata=events)
     yield dg.MaterializeResult(asset_key="usage_rejected", metadata=rejected)
     yield from evidence.results()
+
+
+@dg.asset(
+    **lake_asset(USAGE_TWINS, "usage", FINOPS, {"duckdb", "deltalake"}),
+    deps=["usage_events", "usage_rejected"],
+    partitions_def=DAILY,
+    backfill_policy=ONE_RUN,
+    check_specs=checks.specs("usage_twins"),
+)
+def usage_twins(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    engine: EngineResource,
+    limits: BatchLimits,
+    progress: dg.ResourceParam[Progress],
+) -> dg.MaterializeResult:
+    """Tell which calls two sources reported, and what that did or may do to the cost."""
+    days, tables, evidence = days_of(context), lake.open(), checks.Evidence("usage_twins")
+    with engine.get_connection() as connection:
+        for chunk in chunk_days(days, tables.rows_per_day(USAGE_EVENTS, days), limits.events_per_chunk):
+            build_twins(connection, tables, chunk)
+            evidence.add("unique_keys", keys_are_unique(connection, tables, USAGE_TWINS, chunk))
+            evidence.add("no_near_twins", near_twins(connection, tables, chunk))
+            progress.report(context, chunk, days)
+        evidence.add("schema", schema_is_declared(tables, USAGE_TWINS))
+        told = tell_days(context, connection, tables, USAGE_TWINS, days, DEAREST_TWINS)
+    return dg.MaterializeResult(metadata=told, check_results=evidence.results())
 
 
 @dg.asset(
@@ -159,6 +189,11 @@ def usage_daily(
     return dg.MaterializeResult(metadata=told, check_results=evidence.results())
 
 
+def settling_chunks(rows: dict[Any, int], days: DayRange, limits: BatchLimits) -> list[DayRange]:
+    """Chunks for settling, which reads little of an event, but that of the day before each chunk as well."""
+    return chunk_days(days, rows, limits.events_per_chunk * 2)
+
+
 def hourly_chunks(rows: dict[Any, int], days: DayRange, limits: BatchLimits) -> list[DayRange]:
     """Chunks for steps that read hourly rows, which are wider than events."""
-    return chunk_days(days, rows, limits.events_per_chunk // 2)
+    return chunk_days(days, rows, limits.events_per_chunk * 2 // 3)

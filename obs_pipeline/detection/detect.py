@@ -139,7 +139,8 @@ def _blocks(panels: Sequence[tuple[Grain, Panel]], config: AnomalyDetectionConfi
     """Every metric of every panel, judged: some at once, as numpy lets other threads run while it computes."""
     wanted = [(panel, grain, metric) for grain, panel in panels for metric in METRICS if metric in config.metrics]
     with ThreadPoolExecutor(_JUDGED_AT_ONCE) as pool:
-        return list(pool.map(lambda one: _block(*one, config, known), wanted))
+        waiting = [pool.submit(_block, panel, grain, metric, config, known) for panel, grain, metric in wanted]
+        return [one.result() for one in waiting]
 
 
 def _block(panel: Panel, grain: Grain, metric: Metric, config: AnomalyDetectionConfig, known: Known) -> _Block:

@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.lake import Lake
 from obs_pipeline.storage.ledger import LandedDay, LandedFile, Ledger
+from obs_pipeline.usage.currencies import NO_RATES, RateBook
 from obs_pipeline.usage.pricing import PriceBook, price_calls_sql, price_tolerance
 from obs_pipeline.usage.sources.landed import LANDED_SCHEMA
 from obs_pipeline.usage.sources.mapping import SourceMapping
@@ -87,6 +88,7 @@ class Landing:
     scratch: Path
     undated: date
     price_tolerance: float = 0.05
+    rates: RateBook = NO_RATES
 
     def land(
         self,
@@ -102,7 +104,7 @@ class Landing:
             LandingError: the file cannot be opened.
         """
         file_id = digest(path)
-        read_by = mapping_digest(mapping)
+        read_by = mapping_digest(mapping, self.rates)
         before = self.ledger.landing_of(file_id)
         if before == ("landed", read_by):
             return LandingReport(path.name, mapping.source, file_id, already_landed=True)
@@ -129,7 +131,7 @@ class Landing:
         on_rows: Callable[[int], None],
     ) -> None:
         def accepted() -> Iterator[pa.Table]:
-            for rows in _in_steps(read_usage(path, mapping, now=now), _ROWS_PER_STEP):
+            for rows in _in_steps(read_usage(path, mapping, now=now, rates=self.rates), _ROWS_PER_STEP):
                 good = tally.take(rows, now)
                 on_rows(rows.num_rows)
                 if good.num_rows:
@@ -166,9 +168,10 @@ def price(connection: duckdb.DuckDBPyConnection, calls: pa.Table, prices: PriceB
     connection.register("rates", prices.rates(models))
     connection.register("bounds", prices.bounds(models))
     connection.register("price_tolerance", price_tolerance(Decimal(str(tolerance))))
-    answers = connection.sql(price_calls_sql()).to_arrow_table().sort_by("place").select(_PRICE_COLUMNS)
+    wanted = ", ".join(_PRICE_COLUMNS)
+    answers = connection.sql(f"SELECT place, {wanted} FROM ({price_calls_sql()})").to_arrow_table().sort_by("place")
     columns = {name: calls[name] for name in calls.column_names} | dict(
-        zip(_PRICE_COLUMNS, answers.columns, strict=True)
+        zip(_PRICE_COLUMNS, answers.columns[1:], strict=True)
     )
     columns["price_version"] = pa.repeat(prices.version, calls.num_rows)
     return pa.table(columns).select(USAGE_EVENTS.schema.names).cast(USAGE_EVENTS.schema)
@@ -187,9 +190,12 @@ def digest(path: Path) -> str:
         raise LandingError(f"{path}: {error.strerror}. Check the path and its permissions.") from None
 
 
-def mapping_digest(mapping: SourceMapping) -> str:
-    """The name of what a mapping says."""
-    return hashlib.blake2b(mapping.model_dump_json(exclude_defaults=True).encode(), digest_size=20).hexdigest()
+def mapping_digest(mapping: SourceMapping, rates: RateBook) -> str:
+    """The name of what a mapping says, and of the rates where its costs are not in USD."""
+    said = mapping.model_dump_json(exclude_defaults=True)
+    if any(column.currency for column in mapping.columns.values()):
+        said += rates.digest
+    return hashlib.blake2b(said.encode(), digest_size=20).hexdigest()
 
 
 class _Tally:

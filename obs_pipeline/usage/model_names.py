@@ -6,6 +6,7 @@ No prices, no catalogue, no files: what a name costs is decided in ``pricing``.
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 SELLERS: Final[dict[str, str]] = {
@@ -73,6 +74,9 @@ GATEWAYS: Final = frozenset({"litellm", "litellm_proxy"})
 """Route calls but do not sell them: the seller stands in the model name behind the gateway's own prefix."""
 
 
+_SNAPSHOT: Final = re.compile(r"(-latest|[-@]\d{4}-?\d{2}-?\d{2})$")
+
+
 class ModelRef(NamedTuple):
     """A model as its seller lists it; lower case. ``seller`` is null when the name does not tell."""
 
@@ -107,6 +111,14 @@ def model_ref(provider: str | None, model: str) -> ModelRef:
     if prefix is None or prefix == seller:
         return ModelRef(seller, name.lower())
     return ModelRef(seller, model.strip().lower())
+
+
+def without_snapshot(name: str) -> str:
+    """A model's name without the date of its snapshot: bills name the snapshot that calls of the plain name were served by.
+
+    ``gpt-4o-2024-08-06``, ``claude-sonnet-4-20250514``, ``claude-sonnet-4@20250514`` and ``-latest`` lose their ends.
+    """
+    return _SNAPSHOT.sub("", name)
 
 
 def _seller(provider: str | None) -> str | None:

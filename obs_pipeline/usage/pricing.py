@@ -165,7 +165,7 @@ class PriceBook:
             (provider, model, *cell)
             for provider, model in _distinct(models)
             if model is not None
-            for cell in self._cells(self._resolve(provider, model))
+            for cell in self._cells(self.resolve(provider, model))
         ]
         return _table(rows, RATE_SCHEMA)
 
@@ -176,13 +176,14 @@ class PriceBook:
         dearest of input, cache read and cache write, so that no split of the tokens gets past it.
         """
         rows = [
-            (provider, model, *self._bound(self._resolve(provider, model or "")))
+            (provider, model, *self._bound(self.resolve(provider, model or "")))
             for provider, model in _distinct(models)
-            if model is None or not self._always_priced(self._resolve(provider, model))
+            if model is None or not self._always_priced(self.resolve(provider, model))
         ]
         return _table(rows, BOUND_SCHEMA)
 
-    def _resolve(self, provider: str | None, model: str) -> ModelRef:
+    def resolve(self, provider: str | None, model: str) -> ModelRef:
+        """The seller and the seller's name of a model, the aliases of the overlay followed."""
         ref = model_ref(provider, model)
         alias = next((alias for alias in self._file.aliases if alias.applies_to(ref)), None)
         if alias is not None:

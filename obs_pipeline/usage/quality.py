@@ -32,7 +32,7 @@ REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "not_an_object": "The line is JSON, but not an object. Write one JSON object per line, without a list around them.",
         "bad_csv": "The record does not match the header. Quote fields that hold the delimiter, a quote or a line break.",
         "not_usage": "The mapping's filter leaves this row out. Nothing to do, unless the row is usage: then mend the filter.",
-        "counted_already": "Another record of the file is the same call, by trace and response id, and is counted.",
+        "counted_already": "Another record is the same call, by the response id of the provider, and is counted.",
         "missing_time": "The row says no time. Map event_time to the column that holds it, or fill it in.",
         "bad_time": "The time cannot be read. Write ISO 8601, or a number since 1970 with its unit in the mapping.",
         "time_before_2020": "The time is before 2020. Check the unit in the mapping (s, ms, us, ns) and the sender's clock.",
@@ -44,6 +44,7 @@ REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "tokens_too_large": f"A token count is above {MOST_TOKENS:,}. Check the column in the mapping.",
         "negative_cost": "The cost is below zero on ordinary usage. Set event_type to credit or correction if it is meant.",
         "cost_too_large": "The cost is above 999,999,999 dollars. Check the unit in the mapping (usd, cents, micro_usd).",
+        "no_currency_rate": "The currency of the cost has no rate on its day. Add it to currencies.yaml and land the file again.",
         "negative_latency": "A duration is below zero. Check the sender's clock.",
         "parts_exceed_whole": "The parts of a token count are larger than the whole. If the source counts input without "
         "its cache reads and writes, set tokens: exclusive in the mapping.",
@@ -95,11 +96,13 @@ def row_rules(
     event_type: Judged | None = None,
     tokens: Mapping[str, Judged] = MappingProxyType({}),
     cost: Judged | None = None,
+    currency: Judged | None = None,
     durations: Sequence[Judged] = (),
 ) -> tuple[Rule, ...]:
     """The rules for a row whose source has these fields, in the order in which they decide.
 
-    ``tokens`` is keyed by canonical column name. A field that the source does not have is left out.
+    ``tokens`` is keyed by canonical column name; the value of ``currency`` is its rate. A field that the source does not
+    have is left out.
     """
     numbers = [*tokens.values(), *([cost] if cost else []), *durations]
     rules = [*_time_rules(time, now)]
@@ -109,6 +112,8 @@ def row_rules(
         rules += _number_rules(number)
     for count in tokens.values():
         rules += _count_rules(count)
+    if cost and currency:
+        rules += _rate_rules(cost, currency)
     if cost:
         rules += _cost_rules(cost, event_type)
     for duration in durations:
@@ -200,6 +205,14 @@ def _cost_rules(cost: Judged, event_type: Judged | None) -> Iterator[Rule]:
         "cost_too_large",
         f"{cost.value} IS NULL AND {cost.written} IS NOT NULL",
         says(cost, "the most is 999,999,999 dollars"),
+    )
+
+
+def _rate_rules(cost: Judged, currency: Judged) -> Iterator[Rule]:
+    yield Rule(
+        "no_currency_rate",
+        f"{cost.number} <> 0 AND {currency.value} IS NULL",
+        says(currency, "the cost is in it, and it has no rate on that day"),
     )
 
 

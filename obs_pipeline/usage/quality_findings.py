@@ -1,17 +1,14 @@
-"""Findings about settled days that a person should know: unpriced, mispriced, stale; and the rows that tell a day.
+"""Findings about settled days that a person should know: unpriced, mispriced; and the rows that tell a day.
 
 Reads the view ``usage_events``; judges nothing that would stop a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import duckdb
 
-from obs_pipeline.storage.ledger import SourceFreshness
 from obs_pipeline.storage.proofs import Proof
 
 _CALLS_A_DAY: Final = 5
@@ -60,16 +57,6 @@ def mispriced(connection: duckdb.DuckDBPyConnection) -> Proof:
         """
     )
     return _as_proof(rows)
-
-
-def stale(sources: Iterable[SourceFreshness], now: datetime, limit_hours: int) -> list[dict[str, Any]]:
-    """Sources whose newest event is older than the limit. ``now`` is UTC."""
-    oldest = now - timedelta(hours=limit_hours)
-    return [
-        {"source": source.source, "last_event": source.last_event, "last_landed": source.last_landed}
-        for source in sources
-        if source.last_event is None or source.last_event < oldest
-    ]
 
 
 def _as_proof(cursor: duckdb.DuckDBPyConnection) -> Proof:

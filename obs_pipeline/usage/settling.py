@@ -1,7 +1,8 @@
 """Settling: what whole days of ``usage_events`` must look like, whatever landed in whatever order.
 
-Each (source, event id) once, the others counted as duplicates or quarantined; calls without a price priced as soon as
-the price book knows one. A price that was given stays. Also the proof that nothing was lost on the way.
+Each (source, event id) once, the others counted as duplicates or quarantined; a call that two sources reported once,
+where the provider's response id proves it; calls without a price priced as soon as the price book knows one. A price
+that was given stays. Also the proof that nothing was lost on the way.
 
 Reads and rewrites lake tables; no Dagster, no clock.
 """
@@ -21,6 +22,7 @@ from obs_pipeline.storage.lake import DayRange, Lake, LakeTable
 from obs_pipeline.usage.landing import price
 from obs_pipeline.usage.pricing import PriceBook
 from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_REJECTED
+from obs_pipeline.usage.twins import mark_same_calls
 
 ID_REACH_DAYS: Final = 1
 """An event id is compared with those of this many days before. The same id with other content and a time further off
@@ -28,7 +30,12 @@ is not recognised: the price of a day's cost not growing with the history."""
 
 
 _REJECTED: Final = """
-    SELECT * FROM present WHERE reason <> 'id_conflict'
+    SELECT p.* FROM present p ANTI JOIN twins t USING (dt, file_id, row_number) WHERE p.reason <> 'id_conflict'
+    UNION ALL BY NAME
+    SELECT dt, source, event_id, event_time, file_id, row_number, content AS raw, 'counted_already' AS reason,
+        concat('Source ', counted_source, ' reports the same call by its response id; it is counted there, as ',
+            counted_event_id, '.') AS detail
+    FROM twins
     UNION ALL BY NAME
     SELECT dt, source, event_id, event_time, file_id, row_number, content AS raw, 'id_conflict' AS reason,
         concat('The event id ', event_id, ' belongs to an earlier event with other content, which is kept.') AS detail
@@ -55,11 +62,12 @@ class Settled:
     duplicates: int
     conflicts: int
     newly_priced: int
+    same_calls: int = 0
 
     @property
     def removed(self) -> int:
         """Rows taken out of ``usage_events``; with none, every id of the days stood there once."""
-        return self.duplicates + self.conflicts
+        return self.duplicates + self.conflicts + self.same_calls
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,11 @@ def settle(
         [days.first],
     )
     _mark_leaving(connection)
+    same_calls = mark_same_calls(connection, days)
+    connection.execute(
+        "INSERT INTO leaving BY NAME SELECT dt, source, event_id, event_time, file_id, row_number, content, "
+        "'same call' AS verdict FROM twins"
+    )
     newly_priced = _price_again(connection, lake, days, prices, price_tolerance)
     first, last = one_row(
         connection, "SELECT min(dt), max(dt) FROM (SELECT dt FROM leaving UNION ALL SELECT dt FROM repriced)"
@@ -111,7 +124,7 @@ def settle(
         connection,
         "SELECT count(*) FILTER (verdict = 'duplicate'), count(*) FILTER (verdict = 'conflict') FROM leaving",
     )
-    return Settled(duplicates, conflicts, newly_priced)
+    return Settled(duplicates, conflicts, newly_priced, same_calls)
 
 
 def _mark_leaving(connection: duckdb.DuckDBPyConnection) -> None:

@@ -69,6 +69,88 @@ USAGE_DUPLICATES: Final = LakeTable(
     "Rows dropped because the same event, with the same content, was taken in already.",
 )
 
+USAGE_TWINS: Final = LakeTable(
+    "usage_twins",
+    pa.schema(
+        [
+            DT,
+            pa.field("kind", pa.string(), nullable=False),
+            pa.field("org", pa.string()),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("event_id", pa.string(), nullable=False),
+            pa.field("counted_source", pa.string(), nullable=False),
+            pa.field("counted_event_id", pa.string(), nullable=False),
+            pa.field("event_time", TIME, nullable=False),
+            pa.field("model", pa.string()),
+            pa.field("agent", pa.string()),
+            pa.field("input_tokens", pa.int64()),
+            pa.field("output_tokens", pa.int64()),
+            pa.field("cost", MONEY),
+            pa.field("counted_cost", MONEY),
+        ]
+    ),
+    ("dt", "source", "event_id"),
+    "Calls that two sources reported. A same call (by the provider's response id) is counted once, as the counted event; "
+    "a near twin (same model, agent and tokens within seconds) is counted twice. The cost is what was, or may be, too much.",
+)
+
+BILLED_BUCKETS: Final = LakeTable(
+    "billed_buckets",
+    pa.schema(
+        [
+            DT,
+            pa.field("bill", pa.string(), nullable=False),
+            pa.field("kind", pa.string(), nullable=False),
+            pa.field("provider", pa.string(), nullable=False),
+            pa.field("org", pa.string()),
+            pa.field("project", pa.string()),
+            pa.field("model", pa.string()),
+            pa.field("meter", pa.string()),
+            pa.field("item", pa.string(), nullable=False),
+            pa.field("requests", pa.int64()),
+            pa.field("input_tokens", pa.int64()),
+            pa.field("cache_read_tokens", pa.int64()),
+            pa.field("cache_write_tokens", pa.int64()),
+            pa.field("output_tokens", pa.int64()),
+            pa.field("amount", MONEY_SUM),
+            pa.field("currency", pa.string()),
+            pa.field("cost", MONEY_SUM),
+        ]
+    ),
+    ("dt", "bill", "kind", "provider", "org", "project", "model", "meter", "item", "currency"),
+    "What sellers bill, as buckets of a UTC day and never as calls: what was charged (kind cost) and what was used (kind "
+    "usage), by project, model and item. A day that a bill speaks of and charges nothing for has one line that says so.",
+)
+
+RECONCILIATION: Final = LakeTable(
+    "reconciliation",
+    pa.schema(
+        [
+            DT,
+            pa.field("org", pa.string()),
+            pa.field("provider", pa.string(), nullable=False),
+            pa.field("project", pa.string()),
+            pa.field("model", pa.string()),
+            pa.field("provisional", pa.bool_(), nullable=False),
+            pa.field("calls", pa.int64(), nullable=False),
+            pa.field("captured_tokens", pa.int64(), nullable=False),
+            pa.field("billed_tokens", pa.int64()),
+            pa.field("captured", MONEY_SUM, nullable=False),
+            pa.field("billed", MONEY_SUM, nullable=False),
+            pa.field("gap", MONEY_SUM, nullable=False),
+            pa.field("missing", MONEY_SUM, nullable=False),
+            pa.field("surplus", MONEY_SUM, nullable=False),
+            pa.field("late", MONEY_SUM, nullable=False),
+            pa.field("unpriced", MONEY_SUM, nullable=False),
+            pa.field("mispriced", MONEY_SUM, nullable=False),
+            pa.field("unexplained", MONEY_SUM, nullable=False),
+        ]
+    ),
+    ("dt", "org", "provider", "project", "model"),
+    "Captured against billed, for the days that a bill speaks of. The gap is what was billed less what was captured, and is "
+    "exactly the sum of its terms: missing, surplus, late, unpriced, mispriced, unexplained.",
+)
+
 _SUMS: Final = (
     pa.field("calls", pa.int64(), nullable=False),
     pa.field("errors", pa.int64(), nullable=False),

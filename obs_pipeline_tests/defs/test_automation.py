@@ -25,6 +25,7 @@ from obs_pipeline.storage.lake import DayRange
 from obs_pipeline.storage.ledger import LandedDay, LandedFile, Ledger
 from obs_pipeline.storage.locks import exclusive
 from obs_pipeline.usage.due_days import LOOKBACK_DAYS
+from obs_pipeline.usage.receiving.spool import Spool, SpoolLimits
 from obs_pipeline.usage.tables import USAGE_EVENTS
 from obs_pipeline_tests.usage_files import usage_rows, write_jsonl
 
@@ -108,6 +109,15 @@ def test_a_file_still_growing_does_not_hold_up_a_whole_one(settings: Settings, i
     first = look(automation.landing_sensor, instance, settings)
     write_jsonl(settings.landing / "growing.jsonl", usage_rows(1))
     assert len(look(automation.landing_sensor, instance, settings, first.cursor).run_requests) == 1
+
+
+def test_what_a_dead_server_had_received_is_moved_on_by_the_next_look(settings: Settings, instance: dg.DagsterInstance):
+    gone = Spool(settings.spool, settings.landing, SpoolLimits(), lambda: NOW)
+    gone.append("otlp", [b'{"resourceSpans":[]}\n'])
+    gone._lock_file.release()
+    look(automation.landing_sensor, instance, settings)
+    (moved,) = (settings.landing / "otlp").iterdir()
+    assert moved.read_bytes() == b'{"resourceSpans":[]}\n'
 
 
 # -- touched days --------------------------------------------------------------------------------------------------------

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, datetime
 from typing import NamedTuple
 
 import duckdb
 import pytest
 
+from obs_pipeline.alerting.records import incident_of
 from obs_pipeline.dashboard.tables import MART_SPEND
 from obs_pipeline.defs import checks
+from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.lake import Lake
 from obs_pipeline.storage.proofs import Proof
 from obs_pipeline.usage.tables import USAGE_EVENTS
@@ -53,11 +56,14 @@ def test_nothing_downstream_was_touched(tampered: Tampered):
     assert set(tampered.obs.lake.rows_per_day(MART_SPEND)) == {date(2026, 3, 2)}
 
 
-def test_an_alert_is_on_record_and_the_doctor_shows_it(tampered: Tampered):
-    (alert,) = tampered.obs.ledger.alerts()
-    assert alert.kind == "batch_failed"
-    assert "rows_in_equal_rows_out" in alert.detail["error"]
-    assert "daily_batch failed" in " ".join(tampered.obs("doctor", exits_with=3).stdout.split())
+def test_an_incident_is_open_and_the_doctor_shows_it(tampered: Tampered):
+    opened = [incident_of(row) for row in AlertStore(tampered.obs.ledger).incidents(("open",))]
+    (failed,) = [one for one in opened if one.kind == "run_failure"]
+    assert "rows_in_equal_rows_out" in failed.headline
+    doctor = json.loads(tampered.obs("doctor", "--json", exits_with=3).stdout)
+    (said,) = [one for one in doctor if one["what"] == "incidents"]
+    assert "daily_batch failed" in said["found"]
+    assert said["mend"] == f"obs-pipeline alerts show {failed.id}"
 
 
 def test_the_day_still_waits_for_a_batch(tampered: Tampered):

@@ -36,6 +36,8 @@ HISTORY_DAYS: Final = 365
 HISTORY_AGENTS: Final = 20
 SHORT_DAYS: Final = 30
 REPEATS: Final = 3
+INCIDENTS: Final = 10_000
+ROUTES: Final = 200
 _COMMAND: Final = (sys.executable, "-c", "from obs_pipeline.cli.main import run; run()")
 _KEYS: Final = "dt, date_trunc('hour', event_time), source, org, project, team, agent, provider, model, operation"
 _SUMS: Final = ", ".join(
@@ -178,13 +180,12 @@ def _bare_hourly(connection: Any, lake: Any, days: Any, chunks: Any) -> None:
 
 def _our_hourly(connection: Any, lake: Any, days: Any, chunks: Any) -> None:
     """The project's query with histograms, chunk by chunk as a batch does it, into memory."""
-    from obs_pipeline.storage.engine import load_sql
+    from obs_pipeline.usage.aggregates import hourly_rows
     from obs_pipeline.usage.tables import USAGE_EVENTS
 
     for chunk in chunks:
         lake.view(connection, USAGE_EVENTS, chunk)
-        query = load_sql("obs_pipeline.usage", "hourly")
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE hourly AS {query}")
+        hourly_rows(connection).read_all()
 
 
 def _build_hourly(connection: Any, lake: Any, days: Any, chunks: Any) -> None:
@@ -226,6 +227,27 @@ def one_day_against_history(folder: Path) -> dict[str, float]:
     return found
 
 
+def routing() -> dict[str, float]:
+    """Seconds of one pass that decides 10,000 incidents over 200 routes: the fastest of a few, and incidents a second."""
+    from obs_pipeline.alerting.lanes import Past
+    from obs_pipeline.alerting.pipeline import decide
+    from obs_pipeline_tests.alerting.cases import HOUR, NOON, many_incidents, many_routes
+
+    routes, incidents = many_routes(ROUTES), many_incidents(INCIDENTS)
+    seconds = []
+    for _ in range(REPEATS):
+        started = time.monotonic()
+        decided = decide(routes, incidents, [], Past(), NOON + HOUR)
+        seconds.append(time.monotonic() - started)
+    return {
+        "incidents": INCIDENTS,
+        "routes": ROUTES,
+        "decisions": len(decided.traces),
+        "seconds": min(seconds),
+        "incidents_per_second": INCIDENTS / min(seconds),
+    }
+
+
 def _join(files: Sequence[Path], into: Path) -> None:
     """One file of many: the history is to be long, not its landing."""
     import duckdb
@@ -255,8 +277,12 @@ def _table(title: str, stages: Sequence[Stage]) -> Table:
     return table
 
 
-def run(events: int, agents: int, days: int, data: Path | None, home: Path, *, history: bool) -> dict[str, Any]:
+def run(
+    events: int, agents: int, days: int, data: Path | None, home: Path, *, history: bool, large: bool
+) -> dict[str, Any]:
     """Measure everything and print it as it comes."""
+    from obs_pipeline_tests.performance import policy_bench
+
     facts = machine()
     if data is None:
         data = home / "fleet"
@@ -267,6 +293,7 @@ def run(events: int, agents: int, days: int, data: Path | None, home: Path, *, h
     base = bare_seconds["bare hourly group-by"]
     ratios = {name: seconds / base for name, seconds in bare_seconds.items()}
     one_day = one_day_against_history(home / "history") if history else {}
+    policies = policy_bench.policy_stages(home / "policies", *(policy_bench.LARGE if large else policy_bench.USUAL))
     console.print()
     console.print(_table(f"Files to marts, {events:,} events", stages))
     compared = Table("", title="Hourly aggregation", title_justify="left")
@@ -278,6 +305,21 @@ def run(events: int, agents: int, days: int, data: Path | None, home: Path, *, h
     console.print(compared)
     for name, seconds in one_day.items():
         console.print(f"one day: {name} {seconds:.2f}")
+    console.print(_table("Policies: projects × agents", policy_bench.stages_of(policies)))
+    looked_up = ", ".join(f"{name} {took:.1f}" for name, took in policies["effective_one_agent_ms"].items())
+    console.print(f"effective policy of one agent from the ledger, milliseconds: {looked_up}")
+    from obs_pipeline_tests.performance import finance_bench, source_bench
+
+    (home / "sources").mkdir()
+    sources = source_bench.throughput(source_bench.USUAL, home / "sources")
+    console.print(source_bench.table_of(sources))
+    finance = finance_bench.finance_speed(finance_bench.USUAL, home / "finance")
+    console.print(str(finance))
+    routed = routing()
+    console.print(
+        f"routing: {routed['incidents']:,.0f} incidents over {routed['routes']:.0f} routes in {routed['seconds']:.2f} s, "
+        f"{routed['incidents_per_second']:,.0f} a second"
+    )
     return {
         "events": events,
         "agents": agents,
@@ -288,6 +330,10 @@ def run(events: int, agents: int, days: int, data: Path | None, home: Path, *, h
         "ratio_to_bare_group_by": ratios,
         "engine_peak_mb": {stage.name: stage.peak_mb for stage in bare},
         "one_day": one_day,
+        "policies": policies,
+        "sources": source_bench.rows_of(sources),
+        "finance": asdict(finance),
+        "routing": routed,
     }
 
 
@@ -315,7 +361,7 @@ def main() -> None:
     days = asked.days or (30 if large else 7)
     home = Path(tempfile.mkdtemp(prefix="obs-bench-", dir=asked.home))
     try:
-        result = run(asked.events, agents, days, asked.data, home, history=not asked.no_history)
+        result = run(asked.events, agents, days, asked.data, home, history=not asked.no_history, large=large)
     finally:
         if asked.keep:
             console.print(f"State is in {home}")

@@ -17,7 +17,7 @@ import pytest
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.usage.aggregates import build_daily, build_hourly
 from obs_pipeline.usage.event import DIMENSIONS, TOKEN_COLUMNS
-from obs_pipeline.usage.latency import RELATIVE_ERROR, flatten, quantiles, unpack
+from obs_pipeline.usage.latency import RELATIVE_ERROR, bucket_of, flatten, quantiles, unpack
 from obs_pipeline.usage.tables import USAGE_DAILY, USAGE_EVENTS, USAGE_HOURLY
 from obs_pipeline_tests.usage_files import landed_lake, rows_of, usage_rows
 
@@ -105,6 +105,18 @@ def test_a_histogram_counts_each_call_with_a_latency_once(connection: duckdb.Duc
     for row in rows_of(connection, lake, USAGE_HOURLY) + rows_of(connection, lake, USAGE_DAILY):
         counted = 0 if row["latency_histogram"] is None else int(unpack(row["latency_histogram"])[1].sum())
         assert counted == row["latency_calls"]
+
+
+def test_an_hour_names_each_latency_bucket_once_and_in_rising_order(
+    tmp_path: Path, connection: duckdb.DuckDBPyConnection
+):
+    (call,) = usage_rows(1, per_day=1)
+    calls = [{**call, "event_id": str(number), "latency_ms": ms} for number, ms in enumerate([900, 20, 900, 20, 20])]
+    lake = landed_lake(tmp_path, connection, calls)
+    build_hourly(connection, lake, DAYS)
+    (hour,) = rows_of(connection, lake, USAGE_HOURLY)
+    buckets, counts = unpack(hour["latency_histogram"])
+    assert (buckets.tolist(), counts.tolist()) == (bucket_of([20, 900]).tolist(), [3, 2])
 
 
 def test_days_built_one_by_one_backwards_or_twice_give_the_same_tables(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -95,3 +96,24 @@ def test_percentiles_of_a_column_do_not_depend_on_how_much_is_laid_flat_at_once(
         monkeypatch.setattr(latency, "_ENTRIES_AT_ONCE", entries)
         np.testing.assert_array_equal(latency.quantiles_of(column, groups, 50, [0.5, 0.95]), whole)
     assert np.isnan(latency.quantiles_of(column.slice(0, 0), [], 3, [0.5])).all()
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(st.none(), st.lists(st.tuples(st.integers(-23, 200), st.integers(1, 9)), max_size=12))))
+def test_a_compacted_histogram_names_each_bucket_once_and_counts_the_same_calls(rows):
+    packed = [None if row is None else [int(latency.pack([b], [n])[0]) for b, n in row] for row in rows]
+    found = latency.compacted(pa.array(packed, latency.HISTOGRAM)).to_pylist()
+    expected = [None if row is None else Counter() for row in rows]
+    for counts, row in zip(expected, rows, strict=True):
+        for bucket, count in row or []:
+            counts[bucket] += count
+    told = [
+        None if one is None else list(zip(*(part.tolist() for part in latency.unpack(one)), strict=True))
+        for one in found
+    ]
+    assert told == [None if one is None else sorted(one.items()) for one in expected]
+
+
+def test_a_part_of_a_column_is_compacted_like_the_whole():
+    column = pa.array([[5, 5], None, [], [7, 6, 7]], latency.HISTOGRAM)
+    assert latency.compacted(column.slice(1)).to_pylist() == latency.compacted(column).to_pylist()[1:]

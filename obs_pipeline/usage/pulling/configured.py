@@ -8,6 +8,8 @@ sources:
     password_file: /run/secrets/litellm  # what the file holds, less white space at its ends
     since: 2026-01-01                    # where the first pull begins (UTC)
     overlap_minutes: 60                  # fetched again each time: longer than the longest call
+    every_minutes: 15                    # how often Dagster pulls it
+stale_after_hours: {gateway: 4}          # of any source, pulled or not: so long it may be silent
 """
 
 from __future__ import annotations
@@ -47,7 +49,10 @@ class PulledSource(_Strict):
     window_hours: Annotated[int, Field(ge=1, le=24 * 31)] = 24
     batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = 60
+    every_minutes: Annotated[int, Field(ge=1, le=7 * 24 * 60)] = 15
+    windows_per_pull: Annotated[int, Field(ge=1, le=1_000)] = 31
     late_after_minutes: Annotated[int, Field(ge=1)] = 120
+    silent_after_minutes: Annotated[int, Field(ge=1)] = 24 * 60
 
     @property
     def mapping_name(self) -> str:
@@ -56,6 +61,10 @@ class PulledSource(_Strict):
     @property
     def overlap(self) -> timedelta:
         return timedelta(minutes=self.overlap_minutes)
+
+    @property
+    def every(self) -> timedelta:
+        return timedelta(minutes=self.every_minutes)
 
     @property
     def begins(self) -> datetime:
@@ -78,6 +87,7 @@ class PulledSource(_Strict):
 class _Sources(_Strict):
     version: Literal[1] = 1
     sources: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)], PulledSource] = {}
+    stale_after_hours: dict[str, Annotated[float, Field(gt=0)]] = {}
 
 
 def pulled_sources(path: Path) -> dict[str, PulledSource]:
@@ -86,11 +96,20 @@ def pulled_sources(path: Path) -> dict[str, PulledSource]:
     Raises:
         SourcesInvalid: the file cannot be read, or not used.
     """
+    return dict(_read(path).sources)
+
+
+def stated_patience(path: Path) -> dict[str, timedelta]:
+    """How long sources may be silent, by name, as far as the file says so. Raises as ``pulled_sources`` does."""
+    return {name: timedelta(hours=hours) for name, hours in _read(path).stale_after_hours.items()}
+
+
+def _read(path: Path) -> _Sources:
     if not path.exists():
-        return {}
+        return _Sources()
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return dict(_Sources.model_validate(content or {}).sources)
+        return _Sources.model_validate(content or {})
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors())
         raise SourcesInvalid(f"{path}: {told}") from None

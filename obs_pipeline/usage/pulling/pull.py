@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from obs_pipeline.storage.source_positions import SourcePosition, SourcePositions
+from obs_pipeline.storage.source_positions import SourcePositions
 from obs_pipeline.usage.pulling.configured import Kind, PulledSource
 from obs_pipeline.usage.pulling.langfuse_api import observations
 from obs_pipeline.usage.pulling.litellm_table import spend_logs
 from obs_pipeline.usage.pulling.pages import Fetch, Page, PullFailed
 
 _FETCHES: Final = {"litellm_table": spend_logs, "langfuse_api": observations}
-Health = Literal["never pulled", "alive", "late", "failed"]
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,26 @@ def pull(
 ) -> Pulled:
     """Bring a source up to ``now``, window by window; each window is safe before the next begins.
 
+    One that is far behind is brought ``windows_per_pull`` windows nearer; ``end`` of the answer says how far.
+
     Raises:
         PullFailed: the source could not be read to its end. The windows before stay, the failure is on record.
     """
     position = positions.get(name).position
     reached = datetime.fromisoformat(position) if position else source.begins
     start = max(reached - source.overlap, source.begins)
-    rows, files = 0, []
+    rows, files, end = 0, [], reached
     try:
-        for first, last in _windows(start, now, source):
+        for first, last in islice(_windows(start, now, source), source.windows_per_pull):
             written, count = _write(name, source, fetch(first, last), landing, first, last)
             files += written
             rows += count
-            positions.advance(name, max(last, reached).isoformat(), count, now)
+            end = max(last, reached)
+            positions.advance(name, end.isoformat(), count, now)
     except PullFailed as error:
         positions.fail(name, str(error), now)
         raise
-    return Pulled(name, start, now, rows, tuple(files))
+    return Pulled(name, start, end, rows, tuple(files))
 
 
 def backfill(name: str, source: PulledSource, fetch: Fetch, landing: Path, start: datetime, end: datetime) -> Pulled:
@@ -80,13 +83,9 @@ def backfill(name: str, source: PulledSource, fetch: Fetch, landing: Path, start
     return Pulled(name, start, end, rows, tuple(files))
 
 
-def health(source: PulledSource, position: SourcePosition, now: datetime) -> Health:
-    """How a source is: ``late`` when its last good pull is longer ago than it should be."""
-    if position.failed_at is not None:
-        return "failed"
-    if position.pulled_at is None:
-        return "never pulled"
-    return "late" if now - position.pulled_at > timedelta(minutes=source.late_after_minutes) else "alive"
+def files_of(name: str) -> str:
+    """The names of the files that pulls of a source write, as a pattern of SQL's ``LIKE`` with the escape ``!``."""
+    return f"{name.replace('_', '!_')}-________T%"
 
 
 def _windows(start: datetime, end: datetime, source: PulledSource) -> Iterator[tuple[datetime, datetime]]:

@@ -18,7 +18,7 @@ A mapping file::
       cache_write_tokens: {sum: [write_5m, write_1h]}     # of those that are there
       latency_ms: {between: [started, ended]}        # from one time to another
       ttft_ms: {between: [started, first], before: ended}   # nothing, unless the second time is before ``ended``
-      reported_cost: {from: cost, unit: cents, zero: unknown, free: {field: cached, equals: hit}}
+      reported_cost: {from: cost, unit: cents, currency: EUR, zero: unknown, free: {field: cached, equals: hit}}
       error_type: {from: error.class, default: error, when: {field: status, at_least: 400}}
       org: {const: acme}
     attributes:                                      # what else to keep, by the name to keep it under
@@ -147,11 +147,29 @@ class Condition(_Strict):
         return self
 
 
+class Currency(_Strict):
+    """What an amount is in: one currency for all rows, or the first of ``paths`` that names one."""
+
+    const: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
+    paths: Paths = Field(default=(), alias="from")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Currency:
+        if bool(self.paths) == (self.const is not None):
+            raise PydanticCustomError("origin", "give a code such as EUR, or from (a column or path)")
+        return self
+
+
+def _as_currency(value: object) -> object:
+    return {"const": value} if isinstance(value, str) else value
+
+
 class Column(_Strict):
     """Where one field comes from: the first of ``paths``, ``join``, ``sum`` and ``between`` that has a value, or a constant.
 
     ``zero: unknown`` is for sources that write 0 where they do not know; ``free`` says when a call cost nothing all the
-    same. ``default`` stands for a value that is not there. The field is null where ``when`` does not hold.
+    same. ``currency`` is what an amount is in, where that is not USD. ``default`` stands for a value that is not there. The
+    field is null where ``when`` does not hold.
     """
 
     paths: Paths = Field(default=(), alias="from")
@@ -161,6 +179,7 @@ class Column(_Strict):
     before: Paths = ()
     const: str | int | float | None = None
     unit: Unit | None = None
+    currency: Annotated[Currency, BeforeValidator(_as_currency)] | None = None
     zero: Literal["value", "unknown"] = "value"
     free: Condition | None = None
     default: str | None = None
@@ -180,7 +199,7 @@ class Column(_Strict):
     @property
     def is_plain(self) -> bool:
         """Whether the value is taken as it stands."""
-        return not (self.free or self.when or self.default is not None or self.zero == "unknown")
+        return not (self.free or self.when or self.currency or self.default is not None or self.zero == "unknown")
 
     def all_paths(self) -> tuple[str, ...]:
         conditions = [one for one in (self.free, self.when) if one]
@@ -188,6 +207,7 @@ class Column(_Strict):
         return (
             *(*self.paths, *self.join, *self.sum, *times[0], *times[1], *self.before),
             *(path for one in conditions for path in one.paths),
+            *(self.currency.paths if self.currency else ()),
         )
 
 
@@ -261,6 +281,8 @@ class SourceMapping(_Strict):
         if self.attributes and "attributes" in self.columns:
             raise _fault("attributes", "map attributes either as one column or by name, not both")
         for field, column in self.columns.items():
+            if column.currency is not None and kind_of(field) != "money":
+                raise _fault(f"columns.{field}.currency", f"{field} is no amount of money")
             allowed = UNITS.get(kind_of(field), ())
             if column.unit is not None and column.unit not in allowed:
                 takes = f"takes one of {', '.join(allowed)}" if allowed else "takes no unit"

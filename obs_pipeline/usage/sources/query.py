@@ -18,6 +18,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from obs_pipeline.usage.currencies import NO_RATES, RateBook
 from obs_pipeline.usage.event import TOKEN_COLUMNS
 from obs_pipeline.usage.quality import (
     Judged,
@@ -139,11 +140,12 @@ def _attributes_text(place: Place) -> str:
 
 @dataclass(frozen=True)
 class BlockQuery:
-    """The queries for the blocks of one file; ``now`` bounds the times that are possible."""
+    """The queries for the blocks of one file; ``now`` bounds the times that are possible, ``rates`` turn amounts into USD."""
 
     mapping: SourceMapping
     layout: Layout
     now: datetime
+    rates: RateBook = NO_RATES
 
     @cached_property
     def fields(self) -> Mapping[str, MappedField]:
@@ -200,7 +202,35 @@ class BlockQuery:
             numbered AS (SELECT {", ".join(["*", *numbers])} FROM written),
             converted AS (SELECT {", ".join(["*", *converted])} FROM numbered),
             whole AS (SELECT * {self._finished()} FROM converted),
-            judged AS (SELECT *, {verdict_sql(self._rules)} AS verdict FROM whole)
+            {self._rated}
+            judged AS (SELECT *, {verdict_sql(self._rules)} AS verdict FROM {"rated" if self._rated else "whole"})
+        """
+
+    @cached_property
+    def _currency(self) -> str | None:
+        """SQL for the code of the currency that the cost is in; None where it is USD anyway."""
+        cost = self.fields.get("reported_cost")
+        if cost is None or cost.column.currency is None:
+            return None
+        if cost.column.currency.const is not None:
+            return sql_text(cost.column.currency.const)
+        texts = _texts(cost.column.currency.paths, self.layout)
+        return f"upper(trim(coalesce({', '.join(texts)})))" if texts else "CAST(NULL AS VARCHAR)"
+
+    @cached_property
+    def _rated(self) -> str:
+        """The step in which the cost becomes USD, where it is not."""
+        if self._currency is None:
+            return ""
+        day = "CAST(v_event_time AS DATE)" if "event_time" in self.fields else "CAST(NULL AS DATE)"
+        usd = "TRY_CAST(round(v_reported_cost * v_rate, 9) AS DECIMAL(18, 9))"
+        return f"""
+            coded AS (SELECT *, {self._currency} AS w_rate FROM whole),
+            worth AS (SELECT *, {self.rates.rate_sql("w_rate", day)} AS v_rate FROM coded),
+            rated AS (
+                SELECT * REPLACE (CASE WHEN n_reported_cost = 0 THEN v_reported_cost ELSE {usd} END AS v_reported_cost)
+                FROM worth
+            ),
         """
 
     def _findings(self) -> tuple[str, ...]:
@@ -243,6 +273,7 @@ class BlockQuery:
                 event_type=judged.get("event_type"),
                 tokens={name: judged[name] for name in TOKEN_COLUMNS if name in judged},
                 cost=judged.get("reported_cost"),
+                currency=Judged("the currency", "w_rate", "v_rate") if self._currency else None,
                 durations=[judged[name] for name in _DURATIONS if name in judged],
             ),
         )

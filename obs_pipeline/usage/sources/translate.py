@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from obs_pipeline.usage.currencies import NO_RATES, RateBook
 from obs_pipeline.usage.sources.landed import LANDED_SCHEMA, landed_broken, landed_rows, with_derived_ids
 from obs_pipeline.usage.sources.layout import BLOCK
 from obs_pipeline.usage.sources.mapping import SourceMapping
@@ -35,17 +36,19 @@ def read_usage(
     batch_rows: int = 65_536,
     block_bytes: int = Limits.block_bytes,
     max_line_bytes: int = Limits.record_bytes,
+    rates: RateBook = NO_RATES,
 ) -> Iterator[pa.RecordBatch]:
     """Every row of a file as ``LANDED_SCHEMA``, good or not, in batches of at most ``batch_rows``.
 
     Memory does not grow with the file: at most about ``block_bytes`` of text, or one block of Parquet rows, are held.
-    ``now`` (UTC when naive) bounds the times that are possible. Whatever is wrong inside the file comes as rows with a
-    reason; only a file that cannot be opened or read from its disk raises ``FileUnreadable``.
+    ``now`` (UTC when naive) bounds the times that are possible, ``rates`` turn costs in other currencies into USD.
+    Whatever is wrong inside the file comes as rows with a reason; only a file that cannot be opened or read from its disk
+    raises ``FileUnreadable``.
     """
     limits = Limits(block_rows=max(batch_rows, Limits.block_rows), block_bytes=block_bytes, record_bytes=max_line_bytes)
     raw = raw_rows(path, mapping, limits)
     with closing(_engine()) as engine:
-        translator = Translator(BlockQuery(mapping, raw.layout, now), engine)
+        translator = Translator(BlockQuery(mapping, raw.layout, now, rates), engine)
         for rows, broken in raw.blocks:
             landed = translator.landed(rows) if rows.num_rows else LANDED_SCHEMA.empty_table()
             if broken:

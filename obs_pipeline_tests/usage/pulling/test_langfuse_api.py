@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,9 +15,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from obs_pipeline.storage.ledger import Ledger
+from obs_pipeline.storage.source_positions import SourcePositions
 from obs_pipeline.usage.pulling.configured import PulledSource
 from obs_pipeline.usage.pulling.langfuse_api import observations
-from obs_pipeline.usage.pulling.pages import PullFailed
+from obs_pipeline.usage.pulling.pages import Page, PullFailed
+from obs_pipeline.usage.pulling.pull import pull
+from obs_pipeline.usage.pulling.status import statuses
 
 START = datetime(2026, 5, 1)
 
@@ -107,6 +113,55 @@ def test_what_does_not_mend_is_a_failure_and_never_the_end_of_the_data(
     langfuse.replies = list(replies)
     with pytest.raises(PullFailed, match=complaint):
         fetched(langfuse, tmp_path)
+
+
+def test_a_server_that_hangs_is_given_up():
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        source = PulledSource(
+            kind="langfuse_api",
+            url=f"http://127.0.0.1:{deaf.getsockname()[1]}",
+            since=date(2026, 5, 1),
+            timeout_seconds=1,
+        )
+        with pytest.raises(PullFailed, match="ReadTimeout"):
+            list(observations(source, START, START + timedelta(days=1), wait=lambda seconds: None))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [(500, b"")] * 4,
+        [(200, b'{"data": [{"id": "b"}, {"i')] * 4,
+        [(200, b'{"observations": []}')],
+        [page("a", cursor="next")],
+    ],
+    ids=["500", "half a page", "another schema", "the same page again"],
+)
+def test_after_any_fault_the_next_pull_brings_everything_once_and_the_state_was_clear(
+    langfuse: Langfuse, tmp_path: Path, bad: list[tuple[int, bytes]]
+):
+    source = PulledSource(kind="langfuse_api", url=f"http://127.0.0.1:{langfuse.server_port}", since=date(2026, 5, 1))
+    now = START + timedelta(hours=5)
+
+    def fetch(start: datetime, end: datetime) -> Iterator[Page]:
+        return observations(source, start, end, wait=lambda seconds: None)
+
+    with closing(Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")) as ledger:
+        positions = SourcePositions(ledger)
+        langfuse.replies = [page("a", cursor="next"), *bad]
+        with pytest.raises(PullFailed):
+            pull("desk", source, fetch, positions, tmp_path / "landing", now)
+        (told,) = statuses({"desk": source}, positions, now)
+        assert (told.health, told.position) == ("failed", None)
+        assert told.failure
+        assert not list((tmp_path / "landing").rglob("*.jsonl"))
+        langfuse.replies = [page("a", cursor="next"), page("b")]
+        pull("desk", source, fetch, positions, tmp_path / "landing", now)
+        assert statuses({"desk": source}, positions, now)[0].health == "alive"
+    files = sorted((tmp_path / "landing").rglob("*.jsonl"))
+    assert [json.loads(line)["id"] for path in files for line in path.read_text().splitlines()] == ["a", "b"]
 
 
 def test_a_server_that_is_not_there_is_a_failure():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +21,7 @@ from obs_pipeline.usage.landing import Landing
 from obs_pipeline.usage.pricing import PriceBook
 from obs_pipeline.usage.pulling.configured import PulledSource
 from obs_pipeline.usage.pulling.litellm_table import spend_logs
-from obs_pipeline.usage.pulling.pages import PullFailed
+from obs_pipeline.usage.pulling.pages import Page, PullFailed
 from obs_pipeline.usage.pulling.pull import fetch_of, pull
 from obs_pipeline.usage.settling import settle
 from obs_pipeline.usage.tables import USAGE_EVENTS
@@ -132,6 +133,36 @@ def test_a_database_that_hangs_is_given_up(database: sa.Engine):
         locking.execute(sa.text('LOCK TABLE "LiteLLM_SpendLogs" IN ACCESS EXCLUSIVE MODE'))
         with pytest.raises(PullFailed, match="timeout"):
             list(spend_logs(source_of(database, timeout_seconds=1), FIRST, NOW))
+
+
+def test_a_database_that_goes_away_between_two_pages_is_a_failure_and_nothing_of_it_lands(
+    database: sa.Engine, tmp_path: Path
+):
+    add(database, 1, 20)
+    source = source_of(database)
+
+    def cut(start: datetime, end: datetime) -> Iterator[Page]:
+        for number, page in enumerate(spend_logs(source, start, end)):
+            yield page
+            if number == 0:
+                with database.connect() as other:
+                    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+                    other.execute(sa.text(others + "AND datname = current_database()"))
+
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    positions = SourcePositions(ledger)
+    with pytest.raises(PullFailed, match="cannot be read"):
+        pull("gateway", source, cut, positions, tmp_path / "landing", NOW)
+    assert not list((tmp_path / "landing").rglob("*.jsonl"))
+    assert pull("gateway", source, fetch_of(source), positions, tmp_path / "landing", NOW).rows == 20
+    ledger.close()
+
+
+def test_a_table_without_the_column_it_is_read_by_is_a_failure_that_names_it(database: sa.Engine):
+    with database.begin() as connection:
+        connection.execute(sa.text('ALTER TABLE "LiteLLM_SpendLogs" RENAME COLUMN "startTime" TO "started"'))
+    with pytest.raises(PullFailed, match="startTime"):
+        list(spend_logs(source_of(database), FIRST, NOW))
 
 
 def test_columns_that_come_or_go_do_not_stop_a_pull(database: sa.Engine):

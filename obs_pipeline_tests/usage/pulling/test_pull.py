@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from obs_pipeline.storage.ledger import Ledger
+from obs_pipeline.storage.ledger import LandedDay, LandedFile, Ledger
 from obs_pipeline.storage.source_positions import SourcePosition, SourcePositions
 from obs_pipeline.usage.pulling.configured import PulledSource, SourcesInvalid, pulled_sources
 from obs_pipeline.usage.pulling.pages import Page, PullFailed
-from obs_pipeline.usage.pulling.pull import backfill, health, pull
+from obs_pipeline.usage.pulling.pull import backfill, files_of, pull
+from obs_pipeline.usage.pulling.status import health, status
 from obs_pipeline_tests.postgres import ledger_url, postgres_server  # noqa: F401
 
 SINCE = datetime(2026, 5, 1)
@@ -90,12 +91,12 @@ def test_a_pull_that_fails_is_no_time_without_usage(positions: SourcePositions, 
     assert sorted(landed(tmp_path)) == [f"c{hour:02}" for hour in range(6)]
     after = positions.get("gateway")
     assert (after.position, after.failure) == ((SINCE + timedelta(hours=6)).isoformat(), "half a page")
-    assert health(SOURCE, after, now) == "failed"
+    assert health(SOURCE, after, now, now) == "failed"
     assert not list(tmp_path.rglob(".*.jsonl"))
     table.fails_after = None
     pull("gateway", SOURCE, table.fetch, positions, tmp_path, now)
     assert set(landed(tmp_path)) == table.calls.keys()
-    assert health(SOURCE, positions.get("gateway"), now) == "alive"
+    assert health(SOURCE, positions.get("gateway"), now, now) == "alive"
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -138,16 +139,67 @@ def test_a_backfill_fetches_days_again_and_leaves_the_position(positions: Source
 
 
 @pytest.mark.parametrize(
-    ("position", "state"),
+    ("read_to", "newest", "failed", "state"),
     [
-        (SourcePosition("s"), "never pulled"),
-        (SourcePosition("s", pulled_at=SINCE), "alive"),
-        (SourcePosition("s", pulled_at=SINCE - timedelta(minutes=121)), "late"),
-        (SourcePosition("s", pulled_at=SINCE, failed_at=SINCE, failure="x"), "failed"),
+        (None, None, None, "never pulled"),
+        (0, 0, None, "alive"),
+        (120, 0, None, "alive"),
+        (121, 0, None, "late"),
+        (0, 24 * 60, None, "alive"),
+        (0, 24 * 60 + 1, None, "silent"),
+        (0, None, None, "silent"),
+        (0, 0, 0, "failed"),
     ],
 )
-def test_a_source_is_alive_late_or_failed(position: SourcePosition, state: str):
-    assert health(SOURCE, position, SINCE) == state
+def test_a_source_is_alive_late_silent_or_failed(
+    read_to: int | None, newest: int | None, failed: int | None, state: str
+):
+    now = SINCE + timedelta(days=9)
+
+    def before(minutes: int | None) -> datetime | None:
+        return None if minutes is None else now - timedelta(minutes=minutes)
+
+    reached = before(read_to)
+    position = SourcePosition("s", reached and reached.isoformat(), reached, failed_at=before(failed), failure="x")
+    assert health(SOURCE, position, before(newest), now) == state
+
+
+def test_the_next_pull_follows_what_was_read_and_a_failure_is_not_repeated_at_once():
+    hour = timedelta(hours=1)
+    read = SourcePosition("s", (SINCE + hour).isoformat(), SINCE + 9 * hour)
+    assert status("s", SOURCE, read, None, SINCE).next_pull == SINCE + hour + SOURCE.every
+    assert status("s", SOURCE, SourcePosition("s"), None, SINCE).is_due(SINCE + SOURCE.every)
+    failed = SourcePosition("s", SINCE.isoformat(), SINCE, failed_at=SINCE + 5 * hour, failure="x")
+    found = status("s", SOURCE, failed, None, SINCE)
+    assert not found.is_due(SINCE + 5 * hour)
+    assert found.is_due(SINCE + 5 * hour + SOURCE.every)
+
+
+def test_a_source_that_is_far_behind_comes_nearer_with_each_pull(positions: SourcePositions, tmp_path: Path):
+    table, now = Table(), SINCE + timedelta(hours=24)
+    table.calls = {f"c{hour:02}": SINCE + timedelta(hours=hour) for hour in range(24)}
+    bounded = SOURCE.model_copy(update={"windows_per_pull": 2})
+    ends = [pull("gateway", bounded, table.fetch, positions, tmp_path, now).end for _ in range(4)]
+    assert [(end - SINCE) / timedelta(hours=1) for end in ends] == [12, 23, 24, 24]
+    assert set(landed(tmp_path)) == table.calls.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "is_its_own"),
+    [
+        ("a", "a-20260501T000000000000-20260501T060000000000-0000.jsonl", True),
+        ("a", "a-b-20260501T000000000000-20260501T060000000000-0000.jsonl", False),
+        ("a_b", "axb-20260501T000000000000-20260501T060000000000-0000.jsonl", False),
+        ("a_b", "a_b-20260501T000000000000-20260501T060000000000-0000.jsonl", True),
+    ],
+)
+def test_the_newest_call_of_a_source_is_sought_in_its_own_files(
+    positions: SourcePositions, name: str, file: str, is_its_own: bool
+):
+    ledger = positions._ledger
+    ledger.start_landing(LandedFile("f", "litellm", file, 1, 0, None), "m", SINCE)
+    ledger.finish_landing("f", 1, [LandedDay(SINCE.date(), 1, 0, SINCE, SINCE)], SINCE)
+    assert positions.newest_event(files_of(name)) == (SINCE if is_its_own else None)
 
 
 def test_positions_are_kept_by_either_database(ledger_url: str):  # noqa: F811

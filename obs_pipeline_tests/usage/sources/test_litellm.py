@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from obs_pipeline.usage.sources.mapping import load_mapping
+from obs_pipeline.usage.sources.translate import read_usage
 from obs_pipeline_tests.usage.sources.reading_whole import rows_of
 
 LITELLM = load_mapping("litellm")
@@ -209,3 +210,24 @@ def test_metadata_that_is_no_json_leaves_the_rest_of_the_row_whole(tmp_path: Pat
         (5, None, None),
         (6, None, None),
     ]
+
+
+def test_the_recorded_rows_of_the_proxys_own_table_come_to_its_spend_with_every_token():
+    recorded = Path(__file__).parent / "payloads" / "litellm_spend_logs.jsonl"
+    theirs = [json.loads(line) for line in recorded.read_text().splitlines()]
+    batches = read_usage(recorded, LITELLM, now=datetime(2026, 12, 1))
+    ours = [row for batch in batches for row in batch.to_pylist()]
+    assert [row["reason"] for row in ours] == [None] * 6
+    spend = sum(Decimal(str(row.get("spend", 0))) for row in theirs)
+    assert abs(sum(row["reported_cost"] or 0 for row in ours) - spend) < Decimal("1e-9")
+    assert [row["error_type"] for row in ours if row["error_type"]] == ["RateLimitError"]
+    tokens = {(row["model"], row["input_tokens"], row["cache_read_tokens"], row["cache_write_tokens"]) for row in ours}
+    assert ("anthropic/claude-sonnet-4-5", 740, 700, 30) in tokens
+    assert {row["agent"] for row in ours} == {"triage"}
+
+
+def test_the_first_token_of_the_recorded_stream_is_not_taken_for_its_end():
+    recorded = Path(__file__).parent / "payloads" / "litellm_spend_logs.jsonl"
+    ours = [row for batch in read_usage(recorded, LITELLM, now=datetime(2026, 12, 1)) for row in batch.to_pylist()]
+    streamed = [row for row in ours if row["ttft_ms"] is not None and not row["error_type"]]
+    assert [(row["ttft_ms"], row["latency_ms"]) for row in streamed] == [(170.0, 309.0)]
