@@ -81,11 +81,12 @@ def backtest(
 
 
 def _days(workspace: Workspace, first: datetime | None, last: datetime | None) -> DayRange:
-    from obs_pipeline.dashboard.queries import known_days
+    from obs_pipeline.usage.tables import USAGE_HOURLY
 
-    known = known_days(workspace.lake)
-    if known is None:
+    computed = workspace.lake.rows_per_day(USAGE_HOURLY)
+    if not computed:
         raise ObsError("There is no history to replay. 'obs-pipeline ingest' and 'batch' make it.")
+    known = DayRange(min(computed), max(computed))
     begin = max(first.date(), known.first) if first else known.first
     end = min(last.date(), known.last) if last else known.last
     if end < begin:

@@ -113,6 +113,7 @@ def detect_anomalies(
     config: AnomalyDetectionConfig,
     evidence: Callable[[pa.Table], pa.Table] | None = None,
     known: Known = NOTHING,
+    heard: pa.Table | None = None,
 ) -> Detection:
     """Baselines and anomalies of the days ``days[0]`` … ``days[1]`` (inclusive, UTC).
 
@@ -120,9 +121,10 @@ def detect_anomalies(
     ``config.history_days`` before the first day on; earlier and later rows are ignored, missing ones are unknown.
     ``evidence`` answers for series and days (``MOMENT_SCHEMA``, each once) with their worst single calls, as
     ``sql/evidence.sql`` finds them; with it the reasons name calls. ``known`` is what people said, beforehand and of
-    earlier anomalies. Disabled detection gives empty tables.
+    earlier anomalies. ``heard`` (source, dt, hour) says when each source sent anything, also for agents that are not
+    in the tables; without it, only those are heard of. Disabled detection gives empty tables.
     """
-    panels = _panels({"day": daily, "hour": hourly}, days, config, known)
+    panels = _panels({"day": daily, "hour": hourly}, days, config, known, heard)
     del daily, hourly  # the largest things held, and the panels say it all
     blocks = _blocks(panels, config, known)
     verdicts = [_verdicts(block, config) for block in blocks]
@@ -150,7 +152,11 @@ def _block(panel: Panel, grain: Grain, metric: Metric, config: AnomalyDetectionC
 
 
 def _panels(
-    tables: dict[Grain, pa.Table], days: tuple[date, date], config: AnomalyDetectionConfig, known: Known
+    tables: dict[Grain, pa.Table],
+    days: tuple[date, date],
+    config: AnomalyDetectionConfig,
+    known: Known,
+    heard: pa.Table | None,
 ) -> list[tuple[Grain, Panel]]:
     first, last = days
     if not config.enabled or last < first:
@@ -165,6 +171,7 @@ def _panels(
             last,
             silence_hours=config.source_silence_hours,
             latency_calls=config.minimum_calls.latency,
+            heard=heard,
         )
         panels.append((grain, replace(panel, masked=not_learned(known, panel, grain))))
     return panels

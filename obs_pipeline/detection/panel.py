@@ -128,23 +128,34 @@ class Panel:
 
 
 def build_panel(
-    usage: pa.Table, grain: Grain, first: date, last: date, *, silence_hours: int, latency_calls: int
+    usage: pa.Table,
+    grain: Grain,
+    first: date,
+    last: date,
+    *,
+    silence_hours: int,
+    latency_calls: int,
+    heard: pa.Table | None = None,
 ) -> Panel:
     """Sum usage rows (of ``sql/series_hourly.sql`` or ``sql/series_daily.sql``) into a panel of ``first`` … ``last``.
 
     ``latency``, the p95 in milliseconds, is known for cells with at least ``latency_calls`` timed calls. Rows of the
-    hours just before ``first`` only say which sources are alive. Sums are made exactly, as integers and decimals,
+    hours just before ``first`` only say which sources are alive, and so do those of ``heard`` (source, dt, hour), if
+    the usage is not all there is. Sums are made exactly, as integers and decimals,
     before they become floats, so the order of the rows never shows.
     """
     points = 24 if grain == "hour" else 1
     first_day, days = _day_number(first), (last - first).days + 1
     ticks = _ticks(usage, grain) - first_day * points
     quiet = silence_hours if grain == "hour" else 0
-    source_codes, source_count = _codes(usage["source"])
-    heard = (ticks >= -quiet) & (ticks < days * points)
-    alive = _alive(source_codes[heard], source_count, ticks[heard], days * points, quiet)
+    others = usage.slice(0, 0) if heard is None else heard
+    source_codes, source_count = _codes(pa.chunked_array([*_texts(usage["source"]), *_texts(others["source"])]))
+    sent = np.concatenate([ticks, _ticks(others, grain) - first_day * points])
+    near = (sent >= -quiet) & (sent < days * points)
+    alive = _alive(source_codes[near], source_count, sent[near], days * points, quiet)
 
-    inside = heard & (ticks >= 0)
+    inside = near[: ticks.size] & (ticks >= 0)
+    source_codes = source_codes[: ticks.size]
     usage, ticks, source_codes = usage.filter(pa.array(inside)), ticks[inside], source_codes[inside]
     owners, series = _series(usage)
     cell_of_row = (owners * points + ticks % points) * days + ticks // points
@@ -173,6 +184,11 @@ def _ticks(usage: pa.Table, grain: Grain) -> Ints:
     if grain == "day":
         return _ints(usage["dt"].cast(pa.int32()))
     return _ints(usage["hour"].cast(pa.timestamp("us")).cast(pa.int64())) // HOUR_US
+
+
+def _texts(column: Any) -> list[pa.Array]:
+    chunks: list[pa.Array] = column.cast(pa.string()).chunks
+    return chunks
 
 
 def _ints(column: Any) -> Ints:
@@ -227,13 +243,16 @@ def _sources(
 
 
 def _sum(usage: pa.Table, cell_of_row: Ints) -> tuple[Ints, dict[str, Floats]]:
-    columns = {name: usage[name] for name in _SUMMED}
-    rows = pa.table({"cell": cell_of_row, **columns})
-    totals = rows.group_by("cell").aggregate([(name, "sum") for name in columns])
-    cells = _ints(totals["cell"])
-    order = np.argsort(cells)
-    cells = cells[order]
-    sums = {name: _floats(totals[f"{name}_sum"])[order] for name in columns}
+    totals = pa.table({"cell": cell_of_row, **{name: usage[name] for name in _SUMMED}})
+    order = np.argsort(cell_of_row)
+    cells = cell_of_row[order]
+    if (np.diff(cells) == 0).any():  # several sources sent of one cell
+        totals = totals.group_by("cell").aggregate([(name, "sum") for name in _SUMMED])
+        totals = totals.rename_columns(["cell", *_SUMMED])
+        cells = _ints(totals["cell"])
+        order = np.argsort(cells)
+        cells = cells[order]
+    sums = {name: _floats(totals[name])[order] for name in _SUMMED}
     known_tokens = ~(np.isnan(sums["input_tokens"]) & np.isnan(sums["output_tokens"]))
     tokens = np.nan_to_num(sums["input_tokens"]) + np.nan_to_num(sums["output_tokens"])
     sums["tokens"] = np.where(known_tokens, tokens, np.nan)

@@ -308,7 +308,9 @@ def run(
     console.print(_table("Policies: projects × agents", policy_bench.stages_of(policies)))
     looked_up = ", ".join(f"{name} {took:.1f}" for name, took in policies["effective_one_agent_ms"].items())
     console.print(f"effective policy of one agent from the ledger, milliseconds: {looked_up}")
-    from obs_pipeline_tests.performance import finance_bench, source_bench
+    from obs_pipeline_tests.performance import detection_day, finance_bench, source_bench
+
+    judged = detection_day.detection_of_one_day(home / "detection")
 
     (home / "sources").mkdir()
     sources = source_bench.throughput(source_bench.USUAL, home / "sources")
@@ -334,6 +336,7 @@ def run(
         "sources": source_bench.rows_of(sources),
         "finance": asdict(finance),
         "routing": routed,
+        "detection_of_one_day": judged,
     }
 
 
