@@ -48,7 +48,7 @@ def _plain(value: object) -> object:
     if isinstance(value, timedelta):
         return round(value.total_seconds(), 3)
     if isinstance(value, Decimal):
-        return str(value)
+        return f"{value:f}"
     if hasattr(value, "__dict__"):
         return vars(value)
     return str(value)

@@ -85,7 +85,10 @@ def _policies(workspace: Workspace) -> Iterator[Examination]:
     from obs_pipeline.alerting.routes import load_routes
     from obs_pipeline.detection.calendar import load_calendar
     from obs_pipeline.detection.config import load_detection_config
+    from obs_pipeline.usage.billing.configured import read_bills
+    from obs_pipeline.usage.currencies import RateBook
     from obs_pipeline.usage.pricing import PriceBook
+    from obs_pipeline.usage.pulling.configured import pulled_sources
 
     readers: dict[str, Callable[[Path], object]] = {
         "prices.yaml": PriceBook.load,
@@ -93,8 +96,16 @@ def _policies(workspace: Workspace) -> Iterator[Examination]:
         "calendar.yaml": load_calendar,
         "routes.yaml": load_routes,
     }
-    for name, load in readers.items():
+    # Who has no sources, bills or other currencies needs no file that says so.
+    optional: dict[str, Callable[[Path], object]] = {
+        "sources.yaml": pulled_sources,
+        "bills.yaml": read_bills,
+        "currencies.yaml": RateBook.load,
+    }
+    for name, load in {**readers, **optional}.items():
         path = workspace.settings.policies / name
+        if not path.exists() and name in optional:
+            continue
         if not path.exists():
             yield Examination(name, "look", f"{path} is missing", "The built-in defaults are used.")
             continue
@@ -193,7 +204,9 @@ def _targets(workspace: Workspace) -> Iterator[Examination]:
         return
     late = late_targets(workspace)
     for one in late:
-        yield Examination(f"target {one.target}", "look", str(one), "obs-pipeline policies sync goes on where it ended.")
+        yield Examination(
+            f"target {one.target}", "look", str(one), "obs-pipeline policies sync goes on where it ended."
+        )
     if not late:
         yield Examination("target litellm", "ok", "holds what is in force")
 

@@ -41,7 +41,7 @@ def explain(
     """
     workspace = open_workspace()
     anomaly = _find(workspace, anomaly_id)
-    explanation = _explanation(workspace, anomaly)
+    explanation = explanation_of(workspace, anomaly)
     report = _report(workspace, anomaly)
     if as_json:
         print_json({"anomaly": asdict(anomaly), "explanation": _plain(explanation), "report": asdict(report)})
@@ -80,7 +80,8 @@ def _report(workspace: Workspace, anomaly: Anomaly) -> AnomalyReport:
     return analyze_spikes(events, anomaly.agent, anomaly.metric, start, end, baseline)
 
 
-def _explanation(workspace: Workspace, anomaly: Anomaly) -> Explanation:
+def explanation_of(workspace: Workspace, anomaly: Anomaly) -> Explanation:
+    """An anomaly taken apart by the events that are in the lake now, at the prices of now."""
     from obs_pipeline.detection.batch import settings_in
     from obs_pipeline.detection.explanations import explain_anomalies, list_rates
 

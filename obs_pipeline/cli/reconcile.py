@@ -89,13 +89,15 @@ def _days(workspace: Workspace, first: datetime | None, last: datetime | None) -
 def _compared(workspace: Workspace, connection: Any, days: DayRange, provider: str | None) -> pa.Table:
     import pyarrow.compute as pc
 
-    from obs_pipeline.dashboard.unsettled import unsettled_days
+    from obs_pipeline.dashboard.unsettled import StillToCome, unsettled_days
     from obs_pipeline.usage.billing.reconcile import reconciled
     from obs_pipeline.usage.model_names import SELLERS
+    from obs_pipeline.usage.pulling.configured import pulled_sources
 
     lateness = timedelta(hours=workspace.settings.allowed_lateness_hours)
-    bills = configured_bills(workspace).bills.values()
-    late = unsettled_days(connection, workspace.lake, workspace.ledger, days, bills, lateness, utc_now())
+    sources = pulled_sources(workspace.settings.policies / "sources.yaml")
+    awaited = StillToCome(lateness, sources, configured_bills(workspace).bills.values())
+    late = unsettled_days(connection, workspace.lake, workspace.ledger, days, awaited, utc_now())
     lines = reconciled(connection, workspace.lake, days, workspace.prices(), late)
     if provider is None:
         return lines

@@ -7,6 +7,7 @@ import signal
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -211,6 +212,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _service(workspace: Workspace, cache: str, writes: bool) -> Service:
+    from obs_pipeline.cli.explain import explanation_of
     from obs_pipeline.dashboard.service import Service
     from obs_pipeline.dashboard.snapshot import Snapshot
 
@@ -231,6 +233,7 @@ def _service(workspace: Workspace, cache: str, writes: bool) -> Service:
         look_again=_LOOK_AGAIN,
         patience=_PATIENCE,
         writes=utc_now if writes else None,
+        explain=partial(explanation_of, workspace),
     )
 
 

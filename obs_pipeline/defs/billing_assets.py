@@ -12,7 +12,7 @@ from typing import Final
 import dagster as dg
 
 from obs_pipeline.clock import utc_now
-from obs_pipeline.dashboard.unsettled import unsettled_days
+from obs_pipeline.dashboard.unsettled import StillToCome, unsettled_days
 from obs_pipeline.defs import checks
 from obs_pipeline.defs.partitions import DAILY, ONE_RUN, days_of, range_tags
 from obs_pipeline.defs.resources import (
@@ -23,6 +23,7 @@ from obs_pipeline.defs.resources import (
     PricesResource,
     Progress,
 )
+from obs_pipeline.defs.source_assets import configured_sources
 from obs_pipeline.defs.stories import tell_days
 from obs_pipeline.defs.usage_assets import FINOPS, lake_asset
 from obs_pipeline.storage.lake import DayRange
@@ -111,10 +112,9 @@ def reconciliation(
     days, tables, evidence = days_of(context), lake.open(), checks.Evidence("reconciliation")
     said = read_bills(Path(limits.policies) / "bills.yaml")
     lateness = timedelta(hours=limits.allowed_lateness_hours)
+    awaited = StillToCome(lateness, configured_sources(), said.bills.values())
     with engine.get_connection() as connection:
-        late = unsettled_days(
-            *(connection, tables, ledger.open(), days, said.bills.values()), lateness=lateness, now=utc_now()
-        )
+        late = unsettled_days(connection, tables, ledger.open(), days, awaited, utc_now())
         lines = build_reconciliation(connection, tables, days, prices.load(), late)
         evidence.add("terms_come_to_the_gap", checks.as_proof(terms_come_to_the_gap(connection, lines)))
         evidence.add("within_tolerance", checks.as_proof(outside_tolerance(connection, lines, said.tolerance)))

@@ -27,6 +27,7 @@ COMMANDS = (
     "backtest",
     "simulate",
     "detect",
+    "reconcile",
     "doctor",
     "serve",
     "mcp",

@@ -90,6 +90,17 @@ def test_a_bill_of_another_currency_without_a_rate_is_refused(computed: CommandL
     assert Decimal(told["rows"][0]["billed"]) == 3
 
 
+@pytest.mark.parametrize("name", ["bills.yaml", "currencies.yaml", "sources.yaml"])
+def test_the_doctor_names_a_file_that_cannot_be_used_and_does_not_miss_one(computed: CommandLine, name: str):
+    def found() -> dict[str, str]:
+        said = computed("doctor", "--json", exits_with=3).stdout
+        return {one["what"]: one["state"] for one in json.loads(said)}
+
+    assert name not in found()
+    (Path(computed.variables["OBS_POLICIES"]) / name).write_text("nonsense: true\n")
+    assert found()[name] == "broken"
+
+
 def test_configured_bills_are_pulled_and_listed_with_the_sources(computed: CommandLine, tmp_path: Path):
     policies = Path(computed.variables["OBS_POLICIES"])
     since = datetime.now(UTC).date() - timedelta(days=3)

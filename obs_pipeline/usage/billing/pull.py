@@ -14,13 +14,14 @@ import duckdb
 
 from obs_pipeline.storage.lake import Lake
 from obs_pipeline.storage.source_positions import SourcePosition, SourcePositions
-from obs_pipeline.usage.billing.configured import PulledBill
+from obs_pipeline.usage.billing.configured import BillsInvalid, PulledBill
 from obs_pipeline.usage.billing.kept import keep_bill
 from obs_pipeline.usage.billing.lines import Bill, BillRefused
 from obs_pipeline.usage.currencies import NoRate, RateBook
 from obs_pipeline.usage.pulling.pages import PullFailed
 
 WINDOW_DAYS: Final = 31
+_REFUSALS: Final = (BillRefused, NoRate, BillsInvalid)
 
 
 class FetchBill(Protocol):
@@ -70,7 +71,7 @@ def pull_bill(
             if end < until:
                 break
             start = until
-    except (PullFailed, BillRefused, NoRate) as error:
+    except (PullFailed, *_REFUSALS) as error:
         positions.fail(key, str(error), now)
         raise PullFailed(str(error)) from None
     return PulledDays(name, first, reached, lines)
@@ -97,7 +98,7 @@ def backfill_bill(
             end = min(start + timedelta(days=WINDOW_DAYS), until)
             lines += keep_bill(connection, lake, name, fetch(bill, start, end, rates))
             start = end
-    except (BillRefused, NoRate) as error:
+    except _REFUSALS as error:
         raise PullFailed(str(error)) from None
     return PulledDays(name, first, until, lines)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,7 +20,7 @@ class Seller(ThreadingHTTPServer):
     """Answers each request from ``results``, ``days_a_page`` days at a time.
 
     ``faults``: what is answered instead, one a request, until there is none left; None stands for a good answer.
-    ``silent``: days it gives no bucket of.
+    ``silent``: days it gives no bucket of. ``answers_after``: seconds it takes for each answer.
     """
 
     daemon_threads = True
@@ -31,6 +32,7 @@ class Seller(ThreadingHTTPServer):
         self.faults: list[tuple[int, bytes] | None] = []
         self.silent: set[date] = set()
         self.repeats_pages = False
+        self.answers_after = 0.0
         self.asked: list[tuple[str, dict[str, list[str]]]] = []
         self.keys: list[str | None] = []
 
@@ -78,11 +80,13 @@ class _Handler(BaseHTTPRequestHandler):
         seller.asked.append((asked.path, query))
         seller.keys.append(self.headers["Authorization"] or self.headers["x-api-key"])
         fault = seller.faults.pop(0) if seller.faults else None
+        time.sleep(seller.answers_after)
         status, body = fault or (200, json.dumps(seller.page(asked.path, query)).encode())
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         pass

@@ -19,7 +19,7 @@ from obs_pipeline.storage.source_positions import SourcePositions
 from obs_pipeline.usage.billing.admin_api import fetch_bill
 from obs_pipeline.usage.billing.configured import PulledBill
 from obs_pipeline.usage.billing.lines import NOTHING
-from obs_pipeline.usage.billing.pull import PulledDays, position_key, pull_bill
+from obs_pipeline.usage.billing.pull import PulledDays, backfill_bill, position_key, pull_bill
 from obs_pipeline.usage.currencies import RateBook
 from obs_pipeline.usage.pulling.pages import PullFailed
 from obs_pipeline.usage.tables import BILLED_BUCKETS
@@ -152,6 +152,14 @@ def test_a_pull_that_fails_leaves_no_half_day_and_is_made_again(
     assert (puller.costs, puller.failure) == (EVERY_DAY, None)
 
 
+def test_a_seller_that_hangs_is_given_up(puller: Puller):
+    puller.bill = puller.bill.model_copy(update={"timeout_seconds": 0.05})
+    puller.server.answers_after = 0.3
+    with pytest.raises(PullFailed, match="Timeout"):
+        puller()
+    assert puller.rows == []
+
+
 def test_a_page_that_comes_again_is_told_and_not_counted_twice(puller: Puller):
     puller.server.repeats_pages = True
     with pytest.raises(PullFailed, match=r"twice|the same page again"):
@@ -206,5 +214,21 @@ def test_what_is_far_behind_is_pulled_in_windows_that_are_safe_one_by_one(puller
 
 def test_a_key_that_cannot_be_read_is_told(puller: Puller):
     puller.bill.key_file.unlink()
-    with pytest.raises(Exception, match="should hold an admin key"):
+    with pytest.raises(PullFailed, match="should hold an admin key"):
         puller()
+    assert "should hold an admin key" in (puller.failure or "")
+
+
+def test_days_are_fetched_again_and_the_position_stays(puller: Puller):
+    puller()
+    before = puller.positions.get(position_key("the-bill")).position
+    puller.server.results = lambda path, day: []
+    again = date(2026, 3, 2)
+    done = backfill_bill(
+        *(puller.connection, puller.lake, "the-bill", puller.bill, fetch_bill, RateBook()),
+        first=again,
+        until=again + timedelta(days=1),
+    )
+    assert (done.first, done.lines) == (again, 2)
+    assert puller.costs == {**EVERY_DAY, again: Decimal(0)}
+    assert puller.positions.get(position_key("the-bill")).position == before
