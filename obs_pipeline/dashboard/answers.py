@@ -13,8 +13,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -25,6 +25,8 @@ from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard.access import Principal
 from obs_pipeline.dashboard.snapshot import FOLLOWED, NotReady, Pinned, Reader
 from obs_pipeline.dashboard.tables import MART_SPEND
+from obs_pipeline.detection.explanations import Explanation
+from obs_pipeline.detection.models import Anomaly
 from obs_pipeline.detection.tables import BASELINES
 from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
 from obs_pipeline.storage.alert_store import AlertStore
@@ -33,7 +35,11 @@ from obs_pipeline.storage.lake import DayRange, LakeTable
 from obs_pipeline.storage.ledger_state import SourceDays
 from obs_pipeline.usage.watermark import provisional_days
 
+Explain = Callable[[Anomaly], Explanation]
+"""Takes an anomaly apart by the events behind it."""
+
 _LARGEST: Final = 50
+_LEADING: Final = 3
 _MARKS: Final = 200
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _SLICE: Final = """
@@ -46,13 +52,15 @@ _SLICE: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What an answer is made from: the caller, its reader, the ledger's word on sources, the alert store if there is one."""
+    """What an answer is made from: the caller, its reader, the ledger's word on sources, the alert store and a way to the
+    events if there are."""
 
     principal: Principal
     reader: Reader
     sources: Mapping[str, SourceDays]
     lateness: timedelta
     alerts: AlertStore | None
+    explain: Explain | None = None
     reads: Sequence[LakeTable] = FOLLOWED
 
     @property
@@ -232,6 +240,34 @@ def explain_anomaly(asking: Asking, asked: q.ExplainAsked) -> q.Explained:
         method=row["method"],
         context=json.loads(row["context"]),
         around=[q.Point(**point) for point in around],
+        split=_split_shown(asking.explain(_anomaly(row))) if asking.explain else None,
+    )
+
+
+def _anomaly(row: Mapping[str, Any]) -> Anomaly:
+    own = _only(row, *(field.name for field in fields(Anomaly)))
+    return Anomaly(**{**own, "context": json.loads(row["context"])})
+
+
+def _split_shown(found: Explanation) -> q.SplitShown:
+    split = found.split
+    return q.SplitShown(
+        cause=found.cause.name,
+        because=found.cause.because,
+        unit=split.unit,
+        observed=split.observed,
+        expected=split.expected,
+        terms=[
+            q.TermShown(
+                name=term.name,
+                amount=term.amount,
+                by_model=[q.ModelPart(model=model, amount=amount) for model, amount in term.by_model[:_LEADING]],
+            )
+            for term in split.terms
+            if term.amount
+        ],
+        unpriced_calls=split.unpriced_calls,
+        reference_start=found.reference_start,
     )
 
 
@@ -635,7 +671,7 @@ def _named(name: str) -> str:
 def incident_shown(row: IncidentRow) -> q.IncidentShown:
     whole = records.incident_of(row)
     found = {name: getattr(whole, name) for name in q.IncidentShown.model_fields if name != "title"}
-    named = {name: found[name] or None for name in ("org", "project", "agent")}
+    named = {name: found[name] or None for name in ("org", "project", "agent", "acknowledged_by")}
     return q.IncidentShown(**{**found, **named, "title": title_of(whole)})
 
 

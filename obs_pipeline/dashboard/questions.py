@@ -278,13 +278,47 @@ class Anomalies(Page):
     by_severity: dict[str, int]
 
 
+class ModelPart(Shown):
+    """What one model gave to a term. ``model`` is None for calls that name none."""
+
+    model: str | None
+    amount: Decimal
+
+
+class TermShown(Shown):
+    """One reason of a deviation, and the models that most of it comes from."""
+
+    name: str
+    amount: Decimal
+    by_model: list[ModelPart]
+
+
+class SplitShown(Shown):
+    """A deviation in parts: the terms add up to observed minus expected exactly, all in ``unit``.
+
+    ``cause`` is a guess and ``because`` its evidence. Compared with are the days from ``reference_start`` to the anomaly.
+    """
+
+    cause: str
+    because: str
+    unit: str
+    observed: Decimal
+    expected: Decimal
+    terms: list[TermShown]
+    unpriced_calls: int
+    reference_start: Moment
+
+
 class Explained(Answer):
+    """``split`` is None where the server was started without a way to the events."""
+
     anomaly: AnomalyShown
     lower: float | None
     upper: float | None
     method: str
     context: dict[str, Any]
     around: list[Point]
+    split: SplitShown | None = None
 
 
 class Export(Page):
@@ -365,6 +399,7 @@ class IncidentShown(Shown):
     org: str | None
     project: str | None
     agent: str | None
+    acknowledged_by: str | None
     began_at: Moment
     opened_at: Moment
     updated_at: Moment

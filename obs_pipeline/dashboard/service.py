@@ -28,7 +28,7 @@ from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard.access import AccessDenied, Principal, Reader
 from obs_pipeline.dashboard.actions import ACTIONS, Acting, Action
 from obs_pipeline.dashboard.answer_cache import AnswerCache
-from obs_pipeline.dashboard.answers import Asking
+from obs_pipeline.dashboard.answers import Asking, Explain
 from obs_pipeline.dashboard.export_file import export_file
 from obs_pipeline.dashboard.snapshot import NotReady, Pinned, Snapshot
 from obs_pipeline.dashboard.tables import MART_SPEND
@@ -130,13 +130,13 @@ QUESTIONS: Final[Mapping[str, Question]] = {
         Question(
             "explain_anomaly",
             "Explain an anomaly",
-            "Why one anomaly is one: expected, observed, the reason, and the values around it.",
+            "Why one anomaly is one: expected, observed, the likely cause, the difference in parts, and the values around it.",
             "viewer",
             q.ExplainAsked,
             q.Explained,
             answers.explain_anomaly,
             (MART_SPEND, BASELINES, ANOMALIES),
-            lambda a: a.anomaly.reason[:500],
+            lambda a: f"{a.anomaly.reason[:500]}{f' Likely cause: {a.split.cause}.' if a.split else ''}",
         ),
         Question(
             "get_effective_policy",
@@ -212,7 +212,7 @@ class Service:
     ``cache_url`` is ``mem://`` or the URL of a Redis server, which processes may share. ``count`` hears of each cache look-up.
     ``look_again`` is for how many seconds a look at lake and ledger serves those who ask at the same time. ``patience`` is for
     how many seconds a question waits for a new version to be copied before it is answered from the one before; None waits.
-    ``writes`` is the clock by which deeds are dated; without one nothing may be changed.
+    ``writes`` is the clock by which deeds are dated; without one nothing may be changed. ``explain`` takes anomalies apart.
     """
 
     def __init__(
@@ -225,6 +225,7 @@ class Service:
         look_again: float = 0.0,
         patience: float | None = None,
         writes: Callable[[], datetime] | None = None,
+        explain: Explain | None = None,
         ticks: Callable[[], float] = time.monotonic,
         count: Callable[[bool], None] = lambda _hit: None,
     ) -> None:
@@ -236,6 +237,7 @@ class Service:
         self._ticks = ticks
         self._patience = patience
         self._writes = writes
+        self._explain = explain
         self._marked: tuple[float, Mark] = (-math.inf, Mark(Pinned({}, {}), ""))
         self._looker = ThreadPoolExecutor(1, "look-again")
         self._look: Future[Mark] | None = None
@@ -319,7 +321,7 @@ class Service:
         """Answer without a cache."""
         seen = self._seen()
         with self.snapshot.reading(principal) as reader:
-            asking = Asking(principal, reader, seen, self._lateness, self._alerts, question.reads)
+            asking = Asking(principal, reader, seen, self._lateness, self._alerts, self._explain, question.reads)
             return question.function(asking, asked)
 
     def export(self, values: Mapping[str, Any], principal: Principal) -> Iterator[q.Export | str]:
@@ -335,7 +337,9 @@ class Service:
         self.mark()
         seen = self._seen()
         with self.snapshot.reading(principal) as reader:
-            yield from export_file(Asking(principal, reader, seen, self._lateness, self._alerts, question.reads), asked)
+            yield from export_file(
+                Asking(principal, reader, seen, self._lateness, self._alerts, reads=question.reads), asked
+            )
 
     def _recent_mark(self) -> Mark | None:
         looked, mark = self._marked

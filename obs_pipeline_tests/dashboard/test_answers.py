@@ -18,8 +18,11 @@ from obs_pipeline.dashboard.marts import build_spend
 from obs_pipeline.dashboard.service import QUESTIONS, Service, put
 from obs_pipeline.dashboard.snapshot import NotReady, Snapshot
 from obs_pipeline.dashboard.tables import MART_SPEND
+from obs_pipeline.detection.explanations import Explanation, explain_anomalies
+from obs_pipeline.detection.models import Anomaly
 from obs_pipeline.storage import engine
 from obs_pipeline.storage.lake import DayRange, Lake
+from obs_pipeline_tests.alerting.cases import HOUR, NOON
 from obs_pipeline_tests.dashboard.served import DAYS, FOUND, INPUTS, LATENESS, Served, serve
 from obs_pipeline_tests.usage_files import rows_of
 
@@ -51,6 +54,22 @@ def test_every_question_is_answered_and_says_what_it_is_about(served: Served, na
     assert answer.as_of is not None
     assert answer.versions["mart_spend"] >= 0
     assert QUESTIONS[name].told(answer)
+
+
+def test_an_anomaly_is_taken_apart_exactly_where_there_is_a_way_to_its_events(served: Served):
+    def explain(anomaly: Anomaly) -> Explanation:
+        with engine.connect() as connection:
+            (found,) = explain_anomalies(connection, served.lake, [anomaly], 28, lambda _models, _moment: {})
+        return found
+
+    service = Service(Snapshot(served.lake), served.ledger, lateness=LATENESS, explain=explain)
+    question = QUESTIONS["explain_anomaly"]
+    answer = service.answer(question, put(question, {"anomalyId": FOUND[1].id}), ACME)
+    assert answer.split is not None
+    assert answer.split.terms
+    assert sum(term.amount for term in answer.split.terms) == answer.split.observed - answer.split.expected
+    assert answer.split.cause in question.told(answer)
+    assert ask(served, "explain_anomaly", anomalyId=FOUND[1].id).split is None
 
 
 @pytest.mark.parametrize("by", DIMENSIONS)
@@ -242,6 +261,12 @@ def test_incidents_are_narrowed_to_a_place(served: Served):
 
     assert found(orgId="acme") == found(orgId="acme", projectId="atlas", agentId="agent-0") == ["inc-acme"]
     assert found(agentId="another") == found(projectId="(unattributed)") == []
+
+
+def test_an_incident_says_in_a_sentence_what_it_is_and_since_when_usage_was_abnormal(served: Served):
+    (one,) = ask(served, "list_incidents").incidents
+    assert one.title == "odd"
+    assert one.began_at == NOON - HOUR
 
 
 @pytest.mark.parametrize(

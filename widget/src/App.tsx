@@ -12,7 +12,7 @@ import { SignIn } from "./frame/SignIn";
 import { useTheme } from "./frame/theme";
 import { TopBar } from "./frame/TopBar";
 import {
-  Anomalies, Breakdown, BudgetBars, CostSummary, Incidents, Optimisation, TokenUsage, Trend,
+  Anomalies, Attention, Breakdown, BudgetBars, CostSummary, Incidents, Optimisation, TokenUsage, Trend,
 } from "./panels";
 import type { Part } from "./protocol";
 import { saidOnce, statusOf } from "./status";
@@ -20,6 +20,7 @@ import type { Notice, Widget } from "./widget";
 
 type Place = readonly { area: string; part: Part; name: string; Shown: (props: PanelProps) => ReactNode }[];
 
+const FIRST: Place = [{ area: "attention", part: "open", name: "What is wrong now", Shown: Attention }];
 const SUMMARY: Place = [
   { area: "cost", part: "metrics", name: "Spend", Shown: CostSummary },
   { area: "tokens", part: "metrics", name: "Tokens", Shown: TokenUsage },
@@ -58,7 +59,7 @@ export function App({ widget }: { widget: Widget }): ReactNode {
     );
   }
   if (model.phase === "closed") return <p className="closed">The dashboard was closed.</p>;
-  if (!session) return <p className="closed" role="status">Loading…</p>;
+  if (!session) return <Waiting why={model.away} />;
 
   const props: PanelProps = { view, board, act, allowed, caller: session.caller, theme };
   return (
@@ -69,6 +70,7 @@ export function App({ widget }: { widget: Widget }): ReactNode {
         <Crumbs view={view} session={session} onClimb={(to) => widget.change({ type: "climb", to })} />
         {reason && <Banner reason={reason} refreshedAt={model.refreshedAt} />}
         <main id="content" className="board" tabIndex={-1}>
+          <Panels place="first" panels={FIRST} props={props} outdated={model.outdated} />
           <Panels place="summary" panels={SUMMARY} props={props} outdated={model.outdated} />
           <Panels place="main" panels={MAIN} props={props} outdated={model.outdated} />
           <Panels place="side" panels={SIDE} props={props} outdated={model.outdated} />
@@ -111,6 +113,19 @@ function actionsOf(widget: Widget): Actions {
       widget.refresh(false);
     },
   };
+}
+
+function Waiting({ why }: { why: string | undefined }): ReactNode {
+  if (why === undefined) return <p className="closed" role="status">Loading…</p>;
+  return (
+    <main className="sign-in">
+      <div className="card away" role="alert" data-testid="away">
+        <h1>There are no numbers yet</h1>
+        <p>{why}</p>
+        <p className="muted">It is tried again by itself every few seconds.</p>
+      </div>
+    </main>
+  );
 }
 
 function Banner({ reason, refreshedAt }: { reason: string; refreshedAt: Date | undefined }): ReactNode {

@@ -117,6 +117,25 @@ export interface Anomalies extends Page {
   by_severity: Partial<Record<Severity, number>>;
 }
 
+/** One reason of a deviation; `by_model` are the models that most of it comes from. */
+export interface Term {
+  name: string;
+  amount: string;
+  by_model: { model: string | null; amount: string }[];
+}
+
+/** A deviation in parts: the terms add up to observed minus expected exactly. `cause` is a guess, `because` its evidence. */
+export interface Split {
+  cause: string;
+  because: string;
+  unit: string;
+  observed: string;
+  expected: string;
+  terms: Term[];
+  unpriced_calls: number;
+  reference_start: Moment;
+}
+
 export interface Explained extends Answer {
   anomaly: AnomalyShown;
   lower: number | null;
@@ -124,6 +143,7 @@ export interface Explained extends Answer {
   method: string;
   context: Record<string, unknown>;
   around: Point[];
+  split?: Split | null;
 }
 
 export interface Exported extends Page {
@@ -175,12 +195,17 @@ export type IncidentStatus = "open" | "acknowledged" | "resolved";
 
 export interface IncidentShown {
   id: string;
+  /** Who, what and how much, in a sentence. */
+  title?: string;
   kind: string;
   severity: Severity;
   status: IncidentStatus;
   org: string | null;
   project: string | null;
   agent: string | null;
+  acknowledged_by?: string | null;
+  /** When usage began to be abnormal; it was noticed later, at `opened_at`. */
+  began_at?: Moment;
   opened_at: Moment;
   updated_at: Moment;
 }

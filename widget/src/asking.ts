@@ -11,7 +11,7 @@ export interface Question {
 }
 
 export const PARTS: readonly Part[] = [
-  "metrics", "trends", "anomalies", "budgets", "incidents", "entities", "explained", "why",
+  "metrics", "trends", "anomalies", "budgets", "incidents", "open", "entities", "explained", "why",
 ];
 
 /** The question behind a part; null where there is nothing to ask. */
@@ -33,6 +33,8 @@ export function questionOf(part: Part, view: View): Question | null {
       return { name: "get_budget_status", inputs: place(view, ["org", "project", "agent"]) };
     case "incidents":
       return { name: "list_incidents", inputs: place(view, ["org", "project", "agent"]) };
+    case "open":
+      return { name: "list_incidents", inputs: { status: "open", ...place(view, ["org", "project", "agent"]) } };
     case "entities": {
       const search: Record<string, string> = view.search.trim() ? { search: view.search.trim() } : {};
       return { name: "list_entities", inputs: { timeframe, level: view.level, ...search, ...place(view) } };

@@ -20,6 +20,8 @@ export interface Board {
   anomalies?: Anomalies;
   budgets?: Budgets;
   incidents?: Incidents;
+  /** Incidents that nobody looks after yet. */
+  open?: Incidents;
   /** The rows of every page loaded so far, the dearest first; `total` counts those not loaded too. */
   entities?: Entities;
   /** Answers about the one anomaly or incident that is open (`view.anomaly`, `view.incident`). */

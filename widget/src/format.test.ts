@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 
 import {
   ago, change, clock, count, counted, day, days, duration, exact, fromNano, measured, money, moneyBetween, moneyIn, nano, per,
-  percent, share, short, shortDay, sum, when,
+  percent, rate, share, short, shortDay, sum, when,
 } from "./format";
 
 describe("money is formatted from its exact text", () => {
@@ -34,6 +34,12 @@ describe("money is formatted from its exact text", () => {
     expect([money("0.125"), money("0.135"), money("2.675")]).toEqual(["$0.12", "$0.14", "$2.68"]);
   });
 
+  test("a mean has no more digits than say something", () => {
+    expect(["0.087888", "0.0001234567", "0.000000004", "0.5", "1234.567", "0"].map(rate)).toEqual(
+      ["$0.0879", "$0.000123", "< $0.000001", "$0.50", "$1,234.57", "$0.00"],
+    );
+    expect(rate(null)).toBe("—");
+  });
   test("no amount is a dash, not zero", () => expect([money(null), money(undefined)]).toEqual(["—", "—"]));
 
   test("another currency is named by its code", () => expect(moneyIn("EUR", "1234.5")).toBe("EUR 1,234.50"));

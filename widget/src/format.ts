@@ -47,6 +47,16 @@ export function money(amount: Money | null | undefined): string {
   return amount == null ? NONE : amountText(nano(amount), "$");
 }
 
+/** A mean: as money, but below ten cents no further than three digits that say something, `$0.0879`. */
+export function rate(amount: Money | null | undefined): string {
+  if (amount == null) return NONE;
+  const size = nano(amount);
+  const places = String(size < 0n ? -size : size).length - 3;
+  if (size >= NANO / 10n || places <= 0) return money(amount);
+  const step = 10n ** BigInt(places);
+  return money(fromNano(divideEven(size, step) * step));
+}
+
 /** Money in any currency, its code in front where it has no sign of its own here: `EUR 1,234.56`. */
 export function moneyIn(currency: string, amount: Money | null | undefined): string {
   if (amount == null) return NONE;

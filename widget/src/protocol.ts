@@ -17,6 +17,8 @@ export interface Parts {
   anomalies: Anomalies;
   budgets: Budgets;
   incidents: Incidents;
+  /** Those that nobody looks after yet. */
+  open: Incidents;
   entities: Entities;
   explained: Explained;
   why: Why;
@@ -61,6 +63,8 @@ export interface Payload extends Partial<Parts> {
   theme?: "dark" | "light";
   /** The host asks for a token, and why. */
   needsToken?: string;
+  /** The host cannot begin yet, and why; it tries again by itself. */
+  away?: string;
   /** Readable reasons why parts have no newer answer. */
   failed?: Partial<Record<Part, string>>;
   /** What became of a request that has no data: said to whoever looks and listens. */

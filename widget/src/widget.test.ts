@@ -120,6 +120,15 @@ describe("creating", () => {
     expect(fresh.filters()).toEqual([]);
   });
 
+  it("says why its host cannot begin, until it can", () => {
+    const fresh = new Pretended();
+    const other = new Widget(fresh, fresh);
+    fresh.data(0, { away: "There is no usage yet." });
+    expect(other.model()).toMatchObject({ phase: "waiting", away: "There is no usage yet." });
+    fresh.data(0, { session });
+    expect(other.model()).toMatchObject({ phase: "open", away: undefined });
+  });
+
   it("shows the question for a token, and nothing of what was seen before", () => {
     answerAll();
     host.data(3, { needsToken: "It has expired." });

@@ -30,6 +30,8 @@ export interface Model {
   phase: "waiting" | "sign-in" | "open" | "closed";
   /** Why a token is asked for. */
   needsToken?: string;
+  /** Why the host could not begin yet. */
+  away?: string;
   session?: Session;
   view: View;
   board: Board;
@@ -244,6 +246,7 @@ export class Widget {
   private heardData(turn: number, payload: Payload): void {
     if (payload.theme) this.show({ hostTheme: payload.theme });
     if (payload.needsToken !== undefined) this.signOut(payload.needsToken);
+    if (payload.away !== undefined) this.show({ phase: "waiting", away: payload.away });
     if (payload.views) this.show({ views: payload.views });
     this.take(turn, payload);
     if (payload.session) this.open(payload.session);
@@ -256,7 +259,7 @@ export class Widget {
   }
 
   private open(session: Session): void {
-    this.show({ phase: "open", session, needsToken: undefined, view: viewOf(this.filters, session.orgs) });
+    this.show({ phase: "open", session, needsToken: undefined, away: undefined, view: viewOf(this.filters, session.orgs) });
     this.told = JSON.stringify(this.said());
     this.asked.clear();
     this.refresh(false);
@@ -266,7 +269,7 @@ export class Widget {
     this.asked.clear();
     this.round = null;
     this.show({
-      phase: "sign-in", needsToken: why, session: undefined, views: undefined, board: { failed: {} },
+      phase: "sign-in", needsToken: why, away: undefined, session: undefined, views: undefined, board: { failed: {} },
       busy: new Set(), outdated: new Set(), growing: new Set(), refreshedAt: undefined,
     });
   }

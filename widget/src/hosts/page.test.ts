@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 
 import type { Payload, ToWidget } from "../protocol";
 import { PageHost, type Browser } from "./page";
@@ -98,6 +98,21 @@ describe("the token", () => {
     await settled();
     expect(browser.token).toBeNull();
     expect(payloads().at(-1)).toMatchObject({ needsToken: "This token has expired." });
+  });
+
+  it("is kept and shown again where the server cannot answer yet", async () => {
+    vi.useFakeTimers();
+    browser.token = "obs_1";
+    const answers = browser.answer;
+    browser.answer = () => ({ status: 503, body: { error: "There is no usage yet." } });
+    start();
+    await vi.advanceTimersByTimeAsync(100);
+    expect(payloads().at(-1)).toEqual({ away: "There is no usage yet.", refused: "There is no usage yet." });
+    expect(browser.token).toBe("obs_1");
+    browser.answer = answers;
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(payloads().at(-1)?.session).toMatchObject({ orgs: 3 });
+    vi.useRealTimers();
   });
 
   it("that is revoked while one looks is asked for again", async () => {

@@ -25,6 +25,8 @@ export interface Kept {
 }
 
 const FIRST_TIME = "";
+/** Milliseconds until a server that could not begin is asked again. */
+const AGAIN = 5000;
 
 export class PageHost implements Host, Carrier {
   readonly rows = { list: 200, few: 50, export: 200 };
@@ -32,6 +34,7 @@ export class PageHost implements Host, Carrier {
   private hear: (message: ToWidget) => void = () => {};
   private readonly stopped = new AbortController();
   private orgs = 1;
+  private again: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly browser: Browser) {}
 
@@ -44,6 +47,7 @@ export class PageHost implements Host, Carrier {
     else this.tell(0, { needsToken: FIRST_TIME });
     return () => {
       end();
+      clearTimeout(this.again);
       this.stopped.abort();
       this.hear = () => {};
     };
@@ -95,6 +99,7 @@ export class PageHost implements Host, Carrier {
   }
 
   private async begin(turn: number): Promise<void> {
+    clearTimeout(this.again);
     this.known.clear();
     try {
       const caller = (await this.call("/api/whoami", "GET")) as Caller & { may: string[] };
@@ -103,7 +108,14 @@ export class PageHost implements Host, Carrier {
       const session: Session = { caller, may: caller.may, orgs: this.orgs, links: true, ownTheme: true };
       this.tell(turn, { session, done: "Signed in." });
     } catch (error) {
-      this.tell(turn, { needsToken: reason(error), refused: reason(error) });
+      const why = reason(error);
+      if (error instanceof Refusal && error.needsToken) {
+        this.tell(turn, { needsToken: why, refused: why });
+        return;
+      }
+      // Nothing is wrong with the token: it is kept, and shown again once the server can answer.
+      this.tell(turn, { away: why, refused: why });
+      if (!this.stopped.signal.aborted) this.again = setTimeout(() => void this.begin(0), AGAIN);
     }
   }
 

@@ -101,6 +101,8 @@ const Table = memo(function Table({ entities, metrics, place, search, drillable,
   const { rows, unattributed, total, moved, rest } = useMemo(() => shown(entities, metrics, order), [entities, metrics, order]);
   const [active, setActive] = useState(0);
   const toFocus = useRef(false);
+  /** A key led down from a row, which is gone once the list below is there: the focus goes along. */
+  const ledDown = useRef(false);
   const scroller = useRef<HTMLDivElement>(null);
   const list: Slice[] = useMemo(() => (unattributed ? [...rows, unattributed] : rows), [rows, unattributed]);
   const at = Math.min(active, Math.max(list.length - 1, 0));
@@ -124,6 +126,10 @@ const Table = memo(function Table({ entities, metrics, place, search, drillable,
     setActive(0);
     scroller.current?.scrollTo({ top: 0 });
   }, [entities.level, place]);
+  useEffect(() => {
+    if (ledDown.current) toFocus.current = true;
+    ledDown.current = false;
+  }, [entities]);
   useEffect(() => {
     if (!toFocus.current) return;
     toFocus.current = false;
@@ -149,7 +155,9 @@ const Table = memo(function Table({ entities, metrics, place, search, drillable,
     } else if ((event.key === "Enter" || event.key === " ") && drillable) {
       event.preventDefault();
       const row = list[at];
-      if (row) drill(entities.level, row.name);
+      if (!row) return;
+      ledDown.current = true;
+      drill(entities.level, row.name);
     }
   };
   const extra = rest ? 1 : 0;

@@ -12,7 +12,7 @@ const SHOWN = 6;
 /** The bar ends beyond the limit, so that an exceeded budget shows by how much. */
 const END = 1.2;
 const MARKS = [0.5, 0.8, 0.95] as const;
-const BURN = "Pace over the budget's short and long span; 1× uses the limit up exactly at its end";
+const BURN = "Pace over the budget's short span, then over its long one; 1× uses the limit up exactly at its end";
 
 export function BudgetBars({ board, act }: PanelProps) {
   const { budgets, failed } = board;
@@ -127,9 +127,9 @@ function limitText(one: BudgetShown): string {
 
 /** How fast it is used, in times an even pace: over the short span, then over the long one. */
 function burnText({ burn_short: now, burn_long: longer }: BudgetShown): string {
-  if (now === null || longer === null || (now === 0 && longer === 0)) return "";
+  if (now === null || longer === null || Math.max(now, longer) < 0.005) return "";
   const times = (burn: number) => `${burn >= 10 ? Math.round(burn) : Number(burn.toFixed(burn < 1 ? 2 : 1))}×`;
-  return `, burn ${times(now)} short, ${times(longer)} long`;
+  return `, pace ${times(now)} now, ${times(longer)} longer`;
 }
 
 function untilText({ window_end: end, window_start: start }: BudgetShown): string {

@@ -2,14 +2,14 @@
 
 import { memo, useMemo, useState } from "react";
 
-import { type Decision, type Incidents as Answer, type IncidentShown, UNATTRIBUTED, type Why } from "../answers";
+import type { Decision, Incidents as Answer, IncidentShown, Why } from "../answers";
 import type { Actions, Allowed, PanelProps } from "../contract";
 import { count } from "../format";
 import { Ago, Clipped, Empty, Panel } from "./Panel";
 import { SeverityTag } from "./Severity";
 
 export function Incidents({ view, board, act, allowed }: PanelProps) {
-  const { incidents, why, failed } = board;
+  const { incidents, open, why, failed } = board;
   return (
     <Panel
       name="incidents"
@@ -19,14 +19,15 @@ export function Incidents({ view, board, act, allowed }: PanelProps) {
       ready={incidents !== undefined}
     >
       {incidents && (
-        <List incidents={incidents} open={view.incident} why={why} failed={failed.why} allowed={allowed} act={act} />
+        <List incidents={incidents} unfinished={open} open={view.incident} why={why} failed={failed.why} allowed={allowed} act={act} />
       )}
     </Panel>
   );
 }
 
-const List = memo(function List({ incidents, open, why, failed, allowed, act }: {
+const List = memo(function List({ incidents, unfinished, open, why, failed, allowed, act }: {
   incidents: Answer;
+  unfinished?: Answer;
   open?: string;
   why?: Why;
   failed?: string;
@@ -34,7 +35,10 @@ const List = memo(function List({ incidents, open, why, failed, allowed, act }: 
   act: Actions;
 }) {
   const answer = open !== undefined && why?.incident.id === open ? why : undefined;
-  const listed = useMemo(() => unfinishedFirst(incidents.incidents), [incidents]);
+  const listed = useMemo(
+    () => unfinishedFirst(together(incidents.incidents, unfinished?.incidents ?? [])),
+    [incidents, unfinished],
+  );
   const rows = answer && !listed.some((one) => one.id === open) ? [answer.incident, ...listed] : listed;
   if (rows.length === 0) {
     return (
@@ -59,11 +63,17 @@ const List = memo(function List({ incidents, open, why, failed, allowed, act }: 
         ))}
       </ul>
       {incidents.has_more && (
-        <p className="told muted">The {count(listed.length)} that changed last, of {count(incidents.total)}.</p>
+        <p className="told muted">The open ones, and those that changed last: {count(listed.length)} of {count(incidents.total)}.</p>
       )}
     </>
   );
 });
+
+/** Those that changed last, and the open ones that did not change for long and are no longer among them. Pure. */
+export function together(newest: readonly IncidentShown[], open: readonly IncidentShown[]): IncidentShown[] {
+  const known = new Set(newest.map((one) => one.id));
+  return [...newest, ...open.filter((one) => !known.has(one.id))];
+}
 
 /** Open ones before acknowledged before resolved ones; within each as they came. Pure. */
 export function unfinishedFirst(incidents: readonly IncidentShown[]): IncidentShown[] {
@@ -71,19 +81,16 @@ export function unfinishedFirst(incidents: readonly IncidentShown[]): IncidentSh
   return incidents.toSorted((a, b) => order.indexOf(a.status) - order.indexOf(b.status));
 }
 
-/** What servers that know it tell of an incident in a sentence. */
-type Told = IncidentShown & { title?: string | null; reason?: string | null };
-
 const Row = memo(function Row({ one, open, why, failed, allowed, act }: {
-  one: Told;
+  one: IncidentShown;
   open: boolean;
   why?: Why;
   failed?: string;
   allowed: Allowed;
   act: Actions;
 }) {
-  const place = one.agent ?? one.project ?? one.org ?? UNATTRIBUTED;
-  const sentence = one.reason ?? one.title;
+  const place = one.agent ?? one.project ?? one.org ?? one.kind.replaceAll("_", " ");
+  const sentence = one.title;
   const acknowledgeable = allowed.acknowledge && one.status === "open";
   const details = `why-${one.id}`;
   return (
@@ -96,6 +103,7 @@ const Row = memo(function Row({ one, open, why, failed, allowed, act }: {
         <div className="row-line">
           <span className="row-what">
             {one.kind.replaceAll("_", " ")}, <Ago time={one.opened_at} />
+            {one.status === "acknowledged" && one.acknowledged_by && `, taken on by ${one.acknowledged_by}`}
           </span>
           <span className="row-actions">
             {acknowledgeable && <Acknowledge incident={one.id} place={place} acknowledge={act.acknowledge} />}
@@ -128,7 +136,7 @@ const Row = memo(function Row({ one, open, why, failed, allowed, act }: {
   );
 });
 
-function Acknowledge({ incident, place, acknowledge }: {
+export function Acknowledge({ incident, place, acknowledge }: {
   incident: string;
   place: string;
   acknowledge: Actions["acknowledge"];

@@ -4,7 +4,7 @@ import { memo } from "react";
 
 import type { Metrics } from "../answers";
 import type { Actions, PanelProps } from "../contract";
-import { change, count, fromNano, money, nano, per, percent, short } from "../format";
+import { change, count, fromNano, money, nano, per, percent, rate, short } from "../format";
 import { type Hint, hints, perMillion } from "./hints";
 import { Clipped, Empty, Panel } from "./Panel";
 
@@ -37,7 +37,7 @@ const Findings = memo(function Findings({ metrics, drill }: { metrics: Metrics; 
         <Tile name="Input from cache" value={percent(tokens.cached_share)} note={`${short(tokens.cached)} tokens`} />
         <Tile
           name="Cost per call"
-          value={money(perCall)}
+          value={rate(perCall)}
           note={pieceChange(perCall, per(trends.cost.previous, Number(trends.calls.previous)))}
         />
         <Tile

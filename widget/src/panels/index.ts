@@ -3,6 +3,7 @@
 import "../styles/panels.css";
 
 export { Anomalies } from "./Anomalies";
+export { Attention } from "./Attention";
 export { Breakdown } from "./Breakdown";
 export { BudgetBars } from "./BudgetBars";
 export { CostSummary } from "./CostSummary";

@@ -3,9 +3,10 @@ import { describe, expect, test } from "vitest";
 import type { AnomalyShown, BudgetShown, Coverage, Entities, Entity, IncidentShown, Metrics, Slice } from "../answers";
 import type { Columns, Mark } from "../charts/series";
 import { sum } from "../format";
+import { gravestFirst, overLimit } from "./Attention";
 import { contributions } from "./Explanation";
 import { hints, perMillion } from "./hints";
-import { because, unfinishedFirst } from "./Incidents";
+import { because, together, unfinishedFirst } from "./Incidents";
 import { pointReached, rowReached } from "./keys";
 import { openQuestions, projection } from "./period";
 import { byRisk } from "./risk";
@@ -225,6 +226,28 @@ test("unfinished incidents come first and keep their order", () => {
     ([id, status]) => ({ id, status }) as IncidentShown,
   );
   expect(unfinishedFirst(incidents).map((one) => one.id)).toEqual(["b", "d", "c", "a"]);
+});
+
+test("an open incident is listed however long it did not change, and none twice", () => {
+  const of = (...ids: string[]) => ids.map((id) => ({ id }) as IncidentShown);
+  expect(together(of("new", "both"), of("both", "forgotten")).map((one) => one.id)).toEqual(["new", "both", "forgotten"]);
+});
+
+test("the gravest incident is the first to be told, and of equals the one that changed last", () => {
+  const incidents = [["a", "info"], ["b", "warning"], ["c", "critical"], ["d", "warning"]].map(
+    ([id, severity]) => ({ id, severity }) as IncidentShown,
+  );
+  expect(gravestFirst(incidents).map((one) => one.id)).toEqual(["c", "b", "d", "a"]);
+});
+
+test("budgets that are used up are counted, and the fullest is named", () => {
+  const told = (budgets: BudgetShown[], exceeded: number) =>
+    overLimit({ ...answer, total: 9, has_more: false, next_cursor: null, at: null, by_state: { exceeded }, budgets });
+  const [over, more] = [budget({ agent: "a", ratio: 1.2, state: "exceeded" }), budget({ agent: "b", ratio: 3, state: "exceeded" })];
+  expect(told([over, more, budget({ ratio: 0.1 })], 2)).toBe("2 budgets are over the limit: b, monthly cost at 300%");
+  expect(told([over], 1)).toBe("1 budget is over the limit: a, monthly cost at 120%");
+  expect(told([budget({ ratio: 0.1 })], 0)).toBeNull();
+  expect(overLimit(undefined)).toBeNull();
 });
 
 test("a decision is told with its stage and what it names, as far as they are there", () => {
