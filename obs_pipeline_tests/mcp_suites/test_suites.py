@@ -7,6 +7,7 @@ of the suite's own example server (its tools, prompts, resources) does not apply
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -115,7 +116,8 @@ def failed_checks(results: Path) -> dict[str, set[str]]:
     """The checks that failed, by scenario; all scenarios that ran are keys."""
     found = {}
     for path in results.glob("server-*/checks.json"):
-        scenario = path.parent.name.removeprefix("server-").rsplit("-20", 1)[0]
+        # The folder's name ends with the time of the run, in which the digits 20 may come again.
+        scenario = re.split(r"-20\d\d-\d\d-\d\dT", path.parent.name.removeprefix("server-"))[0]
         checks = json.loads(path.read_text())
         found[scenario] = {check["id"] for check in checks if check["status"] == "FAILURE"}
     return found
