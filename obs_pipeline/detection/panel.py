@@ -149,7 +149,9 @@ def build_panel(
     ticks = _ticks(usage, grain) - first_day * points
     quiet = silence_hours if grain == "hour" else 0
     others = usage.slice(0, 0) if heard is None else heard
-    source_codes, source_count = _codes(pa.chunked_array([*_texts(usage["source"]), *_texts(others["source"])]))
+    source_codes, source_count = _codes(
+        pa.chunked_array([*_texts(usage["source"]), *_texts(others["source"])], pa.string())
+    )
     sent = np.concatenate([ticks, _ticks(others, grain) - first_day * points])
     near = (sent >= -quiet) & (sent < days * points)
     alive = _alive(source_codes[near], source_count, sent[near], days * points, quiet)

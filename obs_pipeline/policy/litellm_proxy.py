@@ -61,7 +61,7 @@ class _Change:
     def lifted(self) -> dict[str, Any]:
         """Limits set from here before, without a limit."""
         before = json.loads(self.held.body) if self.held is not None else {}
-        return {name: nothing for name, nothing in _LIFTED.items() if before.get(name)}
+        return {name: nothing for name, nothing in _LIFTED.items() if _states(before.get(name))}
 
     @property
     def names(self) -> dict[str, Any]:
@@ -74,7 +74,12 @@ class _Change:
 
     def limits(self, body: Body) -> dict[str, Any]:
         """What to set on something that others made: limits that are stated, and those stated before."""
-        return {**self.lifted, **{name: value for name, value in body.items() if name in _LIFTED and value}}
+        return {**self.lifted, **{name: value for name, value in body.items() if name in _LIFTED and _states(value)}}
+
+
+def _states(value: object) -> bool:
+    """Whether a value is a limit; zero is one, and a hard one."""
+    return value not in (None, [])
 
 
 _NOTHING: Final = AcceptedSetting("", "{}", made=False)
