@@ -95,6 +95,8 @@ def test_a_lake_swapped_between_two_looks_is_noticed_although_its_version_is_the
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_while_a_version_is_copied_the_one_before_answers(served: Served, lake, anyio_backend: str):
+    import anyio.to_thread
+
     snapshot = Snapshot(lake)
     service = Service(snapshot, served.ledger, lateness=LATENESS, patience=0.01)
     metrics = QUESTIONS["dashboard_get_metrics"]
@@ -109,7 +111,8 @@ async def test_while_a_version_is_copied_the_one_before_answers(served: Served, 
 
     snapshot._copy = slowly  # type: ignore[method-assign]
     assert await service.ask(metrics, {"timeframe": "week"}, LOCAL) == before
-    assert copying.is_set()
+    # The answer does not wait for the copy, and so may come before it has begun.
+    assert await anyio.to_thread.run_sync(copying.wait, 20)
     assert (await service.ask(metrics, {"timeframe": "month"}, LOCAL)).versions == before.versions
     go_on.set()
     while (after := await service.ask(metrics, {"timeframe": "week"}, LOCAL)).versions == before.versions:
