@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from obs_pipeline.alerting import incidents, records
+from obs_pipeline.alerting.feedback import Said, give_feedback
 from obs_pipeline.alerting.models import Incident
 from obs_pipeline.alerting.silences import hidden_by, new_silence
 from obs_pipeline.dashboard import questions as q
@@ -24,7 +25,7 @@ from obs_pipeline.dashboard.snapshot import Reader as LakeReader
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.access_log import AccessLog, AccessLogRow
 from obs_pipeline.storage.alert_store import AlertStore
-from obs_pipeline.storage.alert_tables import FeedbackRow, IncidentRow
+from obs_pipeline.storage.alert_tables import IncidentRow
 from obs_pipeline.storage.anomaly_labels import AnomalyLabel, AnomalyLabels
 
 _PATTERN: Final = frozenset("*?!")
@@ -137,15 +138,14 @@ def acknowledge(acting: Acting, asked: IncidentAsked) -> IncidentChanged:
 
 
 def resolve(acting: Acting, asked: ResolveAsked) -> IncidentChanged:
-    """It is over; the verdict, if there is one, counts for how good alerting is."""
+    """It is over; the verdict, if there is one, counts for how good alerting is, and for each of its anomalies."""
     name = acting.principal.name
     changed = _changed(
         acting, "resolve_incident", asked, lambda one: incidents.resolved(one, name, acting.now, asked.reason)
     )
     if asked.verdict is not None:
-        acting.alerts.add_feedback(
-            FeedbackRow(changed.incident.id, name[:200], asked.verdict, asked.reason, acting.now)
-        )
+        said = Said(asked.verdict, name[:200], asked.reason, acting.now)
+        give_feedback(acting.alerts, acting.labels, changed.incident.id, said)
     return changed
 
 
