@@ -80,7 +80,7 @@ def _claude_code(number: int) -> dict[str, Any]:
     }
     return {
         "type": "assistant", "timestamp": _when(number).isoformat() + "Z", "sessionId": f"s{number % 90}", "uuid": f"u{number}",
-        "requestId": f"req_{number}", "cwd": "/work/desk", "version": "2.1.0",
+        "requestId": f"req_{number}", "cwd": "/home/ada/desk", "version": "2.1.0",
         "message": {"id": f"msg_{number}", "model": "claude-sonnet-4-5", "usage": usage},
     }  # fmt: skip
 
