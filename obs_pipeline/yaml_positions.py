@@ -64,6 +64,11 @@ class Document:
     lines: Mapping[FieldPath, int]
 
 
+def nearest_line(lines: Mapping[FieldPath, int], path: FieldPath) -> int:
+    """The line of a field, or of what is nearest around it where the file does not write it out."""
+    return next((lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in lines), 1)
+
+
 class _RefusedError(Exception):
     def __init__(self, line: int, message: str, mend: str) -> None:
         self.line, self.message, self.mend = line, message, mend

@@ -34,7 +34,7 @@ from obs_pipeline.alerting.models import (
 )
 from obs_pipeline.alerting.spans import WEEKDAYS, QuietTime, span
 from obs_pipeline.errors import ObsError
-from obs_pipeline.yaml_positions import FieldPath, Problem, documents_in
+from obs_pipeline.yaml_positions import FieldPath, Problem, documents_in, nearest_line
 
 ROOT: Final = "root"
 
@@ -255,7 +255,7 @@ class _Lines:
 
     def line(self, path: FieldPath) -> int:
         """The line of the field, or of what is nearest around it."""
-        return next((self._lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self._lines), 1)
+        return nearest_line(self._lines, path)
 
     def problem(self, path: FieldPath, message: str, mend: str) -> Problem:
         return Problem(self._file, self.line(path), ".".join(map(str, path)), message, mend)

@@ -68,10 +68,11 @@ def _find(workspace: Workspace, anomaly_id: str) -> Anomaly:
 
 def _report(workspace: Workspace, anomaly: Anomaly) -> AnomalyReport:
     from obs_pipeline.dashboard import queries
+    from obs_pipeline.detection.config import GRAIN_LENGTH
     from obs_pipeline.detection.spikes import BaselineWindow, analyze_spikes
 
     start = anomaly.timestamp
-    end = start + (timedelta(days=1) if anomaly.grain == "day" else timedelta(hours=1))
+    end = start + GRAIN_LENGTH[anomaly.grain]
     series = (anomaly.org, anomaly.project, anomaly.agent)
     with workspace.engine() as connection:
         events = queries.events_between(connection, workspace.lake, series, start, end)

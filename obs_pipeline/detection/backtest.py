@@ -25,12 +25,12 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from obs_pipeline.detection.config import GRAIN_LENGTH
 from obs_pipeline.detection.models import SEVERITIES, Anomaly, Severity
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.anomaly_labels import VERDICTS, AnomalyLabel, Verdict
 
 APART: Final = timedelta(hours=12)
-GRAIN_LENGTH: Final = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 
 Series = tuple[str | None, str | None, str | None]
 

@@ -27,7 +27,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from obs_pipeline.detection.config import Metric
 from obs_pipeline.errors import ObsError
-from obs_pipeline.yaml_positions import Document, FieldPath, read_documents
+from obs_pipeline.yaml_positions import Document, FieldPath, nearest_line, read_documents
 
 ANYTHING: Final = (0.0, float("inf"))
 """What an event without a stated effect lets cost and tokens be: any multiple of the usual."""
@@ -148,8 +148,7 @@ def load_calendar(path: Path) -> tuple[PlannedEvent, ...]:
 def _told(file: str, document: Document, error: ValidationError) -> Iterator[str]:
     for one in error.errors():
         path: FieldPath = tuple(one["loc"])
-        line = next((document.lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in document.lines), 1)
-        yield f"{file}:{line}: {'.'.join(map(str, path)) or 'the file'}: {_message(dict(one))}"
+        yield f"{file}:{nearest_line(document.lines, path)}: {'.'.join(map(str, path)) or 'the file'}: {_message(dict(one))}"
 
 
 def _message(one: dict[str, Any]) -> str:

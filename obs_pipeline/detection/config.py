@@ -6,6 +6,8 @@ file is passed in.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,6 +23,7 @@ HourMethod = Literal["zscore", "iqr", "usage_model"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 GRAINS: tuple[Grain, ...] = get_args(Grain)
+GRAIN_LENGTH: Mapping[str, timedelta] = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from obs_pipeline.detection.calendar import SCOPES, Occurrence, PlannedEvent, Scope, occurrences
-from obs_pipeline.detection.config import Grain, Metric
+from obs_pipeline.detection.config import GRAIN_LENGTH, Grain, Metric
 from obs_pipeline.detection.panel import EPOCH, Panel
 from obs_pipeline.storage.anomaly_labels import AnomalyLabel
 
@@ -38,8 +38,6 @@ FALSE_RAISES: Final = 1.25
 REAL_LOWERS: Final = 0.9
 ASKED: Final = (0.9, 2.5)
 REMEMBERED: Final = timedelta(days=90)
-
-_HOUR: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +97,7 @@ def not_learned(known: Known, panel: Panel, grain: Grain) -> Bools | None:
     for label in known.labels:
         if label.verdict == "false_positive":
             continue
-        ends = label.timestamp + (timedelta(days=1) if label.grain == "day" else _HOUR)
-        cells = _cells(label.timestamp, ends, panel, grain)
+        cells = _cells(label.timestamp, label.timestamp + GRAIN_LENGTH[label.grain], panel, grain)
         if cells.any():
             masked[_same(label, panel.series)] |= cells
     return masked if masked.any() else None
