@@ -24,12 +24,12 @@ run: $(VENV)/.installed $(WIDGET) ## Set up, land the sample, compute every day 
 ui: $(VENV)/.installed $(WIDGET) ## Open Dagster (http://127.0.0.1:3000) and the dashboard (http://127.0.0.1:8770) on the same data
 	@$(OBS) ui
 
-test: $(VENV)/.installed-dev widget-test ## Set up and run every test, the linters and the type checker
+test: $(VENV)/.installed-dev $(WIDGET) widget-test ## Set up, build the page, run every quick test, the linters and the type checker
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile -rs
 
 widget: $(VENV)/.installed ## Build the dashboard's page anew, with Node from its Python wheel
 	@$(BIN)/python hatch_build.py
