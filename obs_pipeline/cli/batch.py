@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from obs_pipeline.defs.batch import BatchRun
     from obs_pipeline.detection.models import Anomaly, BatchResult
 
-_STEPS = 11
 _WORST = 10
 _LOOKED_AT = 500
 _BUDGETS = 8
@@ -87,13 +86,14 @@ def _nothing_to_do(as_json: bool) -> None:
 def _run(workspace: Workspace, days: DayRange, *, show: bool) -> BatchRun:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True, disable=not show) as bar:
-        task = bar.add_task("starting Dagster", total=_STEPS * len(days))
+        task = bar.add_task("starting Dagster", total=None)
 
         def listen(step: str, chunk: DayRange, _days: DayRange) -> None:
             bar.update(task, advance=len(chunk), description=f"{step} {chunk}")
 
-        from obs_pipeline.defs.batch import run_daily_batch
+        from obs_pipeline.defs.batch import run_daily_batch, steps
 
+        bar.update(task, total=len(steps()) * len(days))
         return run_daily_batch(workspace.settings, days, listen)
 
 

@@ -61,6 +61,13 @@ class BatchRun:
     failed_checks: Sequence[FailedCheck]
 
 
+def steps() -> Sequence[str]:
+    """The steps of a batch; each of them reports every one of the batch's days, in as many chunks as it likes."""
+    from obs_pipeline.definitions import defs
+
+    return [node.name for node in defs.resolve_job_def(_JOB).nodes]
+
+
 def run_daily_batch(
     settings: Settings, days: DayRange, listener: Callable[[str, DayRange, DayRange], None] = lambda *_: None
 ) -> BatchRun:

@@ -16,7 +16,7 @@ from obs_pipeline.alerting.models import Incident
 from obs_pipeline.alerting.records import incident_of
 from obs_pipeline.definitions import defs
 from obs_pipeline.defs import automation
-from obs_pipeline.defs.batch import run_daily_batch
+from obs_pipeline.defs.batch import run_daily_batch, steps
 from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.resources import resources_from
 from obs_pipeline.settings import Settings
@@ -283,7 +283,7 @@ def test_a_day_without_any_usage_is_computed_without_complaint(settings: Setting
     run = run_daily_batch(settings, DayRange(MONDAY, MONDAY), lambda step, _chunk, _days: heard.append(step))
     assert [check for check in run.failed_checks if check.blocking] == []
     assert {"usage_events+usage_rejected", "usage_daily", "incidents", "mart_spend"} <= set(heard)
-    assert len(heard) == len(set(heard))
+    assert len(heard) == len(set(heard)) == len(steps())
     with open_instance(settings) as instance:
         keys = instance.get_materialized_partitions(dg.AssetKey("mart_spend"))
     assert keys == {"2026-03-02"}
