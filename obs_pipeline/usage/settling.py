@@ -38,7 +38,8 @@ _REJECTED: Final = """
     FROM twins
     UNION ALL BY NAME
     SELECT dt, source, event_id, event_time, file_id, row_number, content AS raw, 'id_conflict' AS reason,
-        concat('The event id ', event_id, ' belongs to an earlier event with other content, which is kept.') AS detail
+        concat('The event id ', event_id, ' belongs to an earlier event with other content, which is kept. Shown are the ',
+            'fields that were read from row ', row_number, ' of the file ', file_id, '.') AS detail
     FROM verdicts WHERE verdict = 'conflict'
 """
 _DUPLICATES: Final = """

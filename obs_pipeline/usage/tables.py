@@ -51,8 +51,9 @@ USAGE_REJECTED: Final = LakeTable(
         ]
     ),
     ("file_id", "row_number"),
-    "Quarantine: rows that could not be used, each with its reason and the row as it came. A row without a usable "
-    "time stands under the first good day of its file.",
+    "Quarantine: rows that could not be used, each with its reason and the row as it came; of a row that was good until "
+    "another had its id, or was the same call, the fields that were read from it. A row without a usable time stands "
+    "under the first good day of its file.",
 )
 
 USAGE_DUPLICATES: Final = LakeTable(

@@ -108,6 +108,7 @@ def test_other_content_under_the_same_id_is_quarantined_with_its_reason_and_its_
         assert row is not None
         assert row[0] == "id_conflict"
         assert "belongs to an earlier event" in row[1]
+        assert "read from row 1 of the file f1" in row[1]
         assert "input_tokens=99" in row[2]
         assert event[USAGE_EVENTS.schema.get_field_index("input_tokens")] == 10
 
