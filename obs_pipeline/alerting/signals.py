@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from obs_pipeline.alerting.models import Kind, Severity, Signal, digest, rank
+from obs_pipeline.alerting.wording import amount
 
 _GRAINS: Final[Mapping[str, timedelta]] = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 _LONGEST: Final = 300
@@ -67,7 +68,7 @@ def budget_signal(
     replaces a lower one. Critical from 100 %, warning from 80 %, else info."""
     severity: Severity = "critical" if crossed >= 100 else "warning" if crossed >= 80 else "info"
     share = f"{spent / limit:.0%}" if limit else "all"
-    allowed = f"${limit:,.2f}" if kind == "cost" else f"{limit.normalize():,f}"
+    allowed = amount(float(limit), "cost") if kind == "cost" else f"{limit.normalize():,f}"
     place = agent or project or org
     return Signal(
         id=f"bu-{digest(window_key)}",

@@ -30,6 +30,7 @@ _FIRST_STEPS: Final[Mapping[Kind, Fact]] = {
     "sync_conflict": Fact("See what to mend; what was in force stays in force", "obs-pipeline policies lint"),
 }
 _REASONS: Final = 3
+_KEPT_DECIMALS: Final = 9
 _DIGITS: Final = re.compile(r"[\d,.]+")
 
 
@@ -239,7 +240,7 @@ def _listed(names: Sequence[str]) -> str:
 def amount(value: float, metric: str) -> str:
     """A value in its metric's unit: USD, a share of calls, milliseconds or seconds, a count."""
     if metric == "cost":
-        return f"${value:,.2f}"
+        return f"{'-' if value < 0 else ''}{_dollars(Decimal(value))}"
     if metric == "errors":
         return f"{value:.1%}"
     if metric == "latency":
@@ -248,8 +249,16 @@ def amount(value: float, metric: str) -> str:
 
 
 def money(value: Decimal) -> str:
-    """Exact USD to the cent, with its sign."""
-    return f"{'-' if value < 0 else '+'}${abs(value):,.2f}"
+    """USD to the cent, or below a dime to its first two digits, with its sign."""
+    return f"{'-' if value < 0 else '+'}{_dollars(value)}"
+
+
+def _dollars(value: Decimal) -> str:
+    """Without a sign. What is there is never told as nothing, down to the billionth of a dollar that money is kept to."""
+    size = abs(value)
+    decimals = min(max(2, 1 - size.adjusted()), _KEPT_DECIMALS) if size else 2
+    whole, _, cents = f"{size:,.{decimals}f}".partition(".")
+    return f"${whole}.{cents.rstrip('0'):0<2}"
 
 
 def _time(moment: datetime) -> str:

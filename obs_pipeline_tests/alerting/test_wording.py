@@ -6,6 +6,8 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from obs_pipeline.alerting.incidents import fold
 from obs_pipeline.alerting.models import Signal, TaskTemplate
@@ -126,6 +128,15 @@ def test_a_task_is_keyed_by_its_incident_whatever_it_says():
     ("value", "metric", "text"),
     [
         (1234.5, "cost", "$1,234.50"),
+        (0.5, "cost", "$0.50"),
+        (0.0421, "cost", "$0.042"),
+        (0.05, "cost", "$0.05"),
+        (0.00999, "cost", "$0.01"),
+        (0.000_012_34, "cost", "$0.000012"),
+        (-0.004, "cost", "-$0.004"),
+        (-2.5, "cost", "-$2.50"),
+        (0.0, "cost", "$0.00"),
+        (1e-14, "cost", "$0.00"),
         (0.256, "errors", "25.6%"),
         (850.0, "latency", "850 ms"),
         (12_400.0, "latency", "12.4 s"),
@@ -137,7 +148,14 @@ def test_an_amount_is_told_in_its_metrics_unit(value: float, metric: str, text: 
     assert amount(value, metric) == text
 
 
+@given(st.decimals(min_value="0.000000001", max_value=10**12, places=9))
+def test_money_that_is_there_is_never_told_as_nothing(value: Decimal):
+    told = Decimal(amount(float(value), "cost").replace("$", "").replace(",", ""))
+    assert abs(told - value) <= max(value / 10, Decimal("0.005") if value >= Decimal("0.1") else 0)
+
+
 def test_money_has_a_sign_and_spans_their_units():
     assert [money(Decimal(value)) for value in ("12.345", "-3", "0")] == ["+$12.34", "-$3.00", "+$0.00"]
+    assert [money(Decimal(value)) for value in ("0.0042", "-0.000000001")] == ["+$0.0042", "-$0.000000001"]
     lengths = [timedelta(minutes=12), timedelta(hours=26, minutes=5), timedelta(seconds=5), timedelta(hours=6)]
     assert [span(length) for length in lengths] == ["12 min", "1 d 2 h 5 min", "less than a minute", "6 h"]
