@@ -111,7 +111,7 @@ def score_series(
     """Score ragged series: ``values`` of all of them in a row, series ``i`` from ``starts[i]`` up to ``starts[i + 1]``.
 
     ``times`` are seconds since 1970 UTC, not falling within a series, or None when only the order is known. The step of
-    a series is the median distance of its times. ``progress`` is told how many values are done, now and then.
+    a series is the median distance of its times so far. ``progress`` is told how many values are done, now and then.
     """
     config = config or PanelConfig()
     if values.size == 0:
@@ -174,7 +174,7 @@ def _counts(series: Ragged, calendar: Calendar, config: PanelConfig) -> _Outlook
     # Poisson counts have this scale in common, whatever their size (Anscombe, Biometrika 35, 1948).
     stable = 2.0 * (np.sqrt(np.maximum(counts, 0.0) + 0.375) - np.sqrt(expected + 0.375))
     outlook = _look(stable, series.starts, series, calendar, config)
-    first = np.maximum(series.starts[:-1][series.owner], np.arange(counts.size) - calendar.half_day[series.owner] + 1)
+    first = np.maximum(series.starts[:-1][series.owner], np.arange(counts.size) - calendar.half_day + 1)
     odd = np.flatnonzero(outlook.surprise > _WORTH_A_TAIL)
     single = count_surprises(counts[odd], trials[odd], rates.at(odd))
     sums, exposures = window_sums(counts, first)[odd], window_sums(trials, first)[odd]
@@ -190,10 +190,10 @@ def _look(values: Floats, starts: Ints, series: Ragged, calendar: Calendar, conf
     surprises = np.empty_like(residuals)
     expected, spread, means = np.empty(values.size), np.empty(values.size), np.empty(values.size)
     leaders = np.empty(values.size, dtype=np.int64)
-    per_day = calendar.per_day[series.owner[np.minimum(starts[:-1], values.size - 1)]]
     view_residuals(
-        values, starts, calendar.day, calendar.week, calendar.fine, per_day, config.cycles, residuals, expected, spread
-    )
+        values, starts, calendar.day, calendar.week, calendar.fine, calendar.per_day, config.cycles, residuals, expected,
+        spread,
+    )  # fmt: skip
     tail_surprises(residuals, starts, surprises)
     mean_and_leader(surprises, means, leaders)
     past = known_before(values, starts)
@@ -223,5 +223,5 @@ def _verdict(
 
 def _confidence(surprise: Floats, series: Ragged, calendar: Calendar, rate: float) -> Floats:
     past = known_before(series.values, series.starts)
-    three_days = 6.0 * calendar.half_day[series.owner]
+    three_days = 6.0 * calendar.half_day
     return rate / (rate + 10.0**-surprise) * past / (past + three_days)

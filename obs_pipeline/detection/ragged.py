@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +27,7 @@ _NO_CLOCK_DAY: Final = 100
 _MOST_PER_DAY: Final = 1440
 _FINEST_SLOT: Final = 300.0
 _SHORTEST_HALF_DAY: Final = 8
+_OTHER_STEP: Final = 1.25  # a step is another one from this ratio on
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,16 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Calendar:
-    """Where each point lies in its day and week, and how many points make a day, for each series."""
+    """Where each point lies in its day and week, and how many points make a day, as known by then.
+
+    ``step`` in seconds, 0 while it is unknown.
+    """
 
     day: Ints
     week: Ints
     fine: Ints
     per_day: Ints
+    step: Floats
 
     @property
     def half_day(self) -> Ints:
@@ -103,37 +109,51 @@ def window_sums(column: Floats, first: Ints) -> Floats:
 
 def calendar_of(series: Ragged) -> Calendar:
     """Days and weeks of the clock, where the step is short enough for them to mean something."""
-    count = series.starts.size - 1
-    nowhere = np.full(series.values.size, NO_SLOT)
+    size = series.values.size
+    nowhere = np.full(size, NO_SLOT)
+    step = running_steps(series)
     if series.times is None:
-        return Calendar(nowhere, nowhere, nowhere, np.full(count, _NO_CLOCK_DAY))
-    steps = _steps(series)
-    timed = steps > 0
-    per_day = np.where(timed, np.clip(np.rint(DAY / np.where(timed, steps, DAY)), 1, _MOST_PER_DAY), _NO_CLOCK_DAY)
-    step = np.where(timed, steps, 0.0)[series.owner]
+        return Calendar(nowhere, nowhere, nowhere, np.full(size, _NO_CLOCK_DAY), step)
+    timed = step > 0
+    per_day = np.where(timed, np.clip(np.rint(DAY / np.where(timed, step, DAY)), 1, _MOST_PER_DAY), _NO_CLOCK_DAY)
     day_time, week_time = np.mod(series.times, DAY), np.mod(series.times, 7 * DAY)
     daily = step <= DAY / 2
-    usable = timed[series.owner] & (step <= 3 * DAY)
+    usable = timed & (step <= 3 * DAY)
     slot = np.maximum(np.minimum(step, DAY), DAY / 24)
     day = np.where(daily, day_time // slot, 0.0)
     week = week_time // slot
     fine = np.where(daily, day_time // np.maximum(step, _FINEST_SLOT), week)
     slots = [np.where(usable, place, NO_SLOT).astype(np.int64) for place in (day, week, fine)]
-    return Calendar(slots[0], slots[1], slots[2], per_day.astype(np.int64))
+    return Calendar(slots[0], slots[1], slots[2], per_day.astype(np.int64), step)
 
 
-def _steps(series: Ragged) -> Floats:
-    """The median distance in seconds of the different times of each series; 0 where there is only one."""
-    assert series.times is not None
-    gaps = np.diff(series.times, prepend=0.0)
-    within = (series.place > 0) & (gaps > 0)
-    owner, gaps = series.owner[within], gaps[within]
-    ordered = gaps[np.lexsort((gaps, owner))]
-    counts = np.bincount(owner, minlength=series.starts.size - 1)
-    middle = np.cumsum(counts) - counts + counts // 2
-    steps = np.zeros(counts.size)
-    steps[counts > 0] = ordered[middle[counts > 0]]
+def running_steps(series: Ragged) -> Floats:
+    """The step of its series as known at each point: the median distance in seconds of its different times so far.
+
+    Looked at again whenever the distances have doubled, and then only changed by a quarter or more, so that irregular
+    times do not unsettle it. Zero before the second time, or without a clock.
+    """
+    steps = np.zeros(series.values.size)
+    if series.times is not None:
+        _running_steps(series.times, series.starts, steps)
     return steps
+
+
+@numba.njit(cache=True, nogil=True)
+def _running_steps(times: Floats, starts: Ints, steps: Floats) -> None:
+    for series in range(starts.size - 1):
+        gaps = np.empty(starts[series + 1] - starts[series])
+        count, due, current = 0, 1, 0.0
+        for i in range(starts[series], starts[series + 1]):
+            if i > starts[series] and times[i] > times[i - 1]:
+                gaps[count] = times[i] - times[i - 1]
+                count += 1
+            if count == due:
+                middle = np.sort(gaps[:count])[count // 2]
+                if current == 0.0 or middle > _OTHER_STEP * current or current > _OTHER_STEP * middle:
+                    current = middle
+                due *= 2
+            steps[i] = current
 
 
 def counters_of(series: Ragged) -> npt.NDArray[np.bool_]:

@@ -50,12 +50,12 @@ def _running(counts: Floats, trials: Floats, starts: Ints, keep: Floats, shape: 
             if known:
                 usual = n * shape[i] / exposure[i]
                 most = usual + 4.0 * np.sqrt(usual * (1.0 + n / exposure[i])) + 1.0
-                a = keep[series] * a + min(k, most)
-                b = keep[series] * b + n
+                a = keep[i] * a + min(k, most)
+                b = keep[i] * b + n
 
 
 def running_rates(counts: Floats, trials: Floats, starts: Ints, half_lives: Floats) -> Rates:
-    """The rate of each series before each point; ``half_lives`` in points, one per series; zeros before any exposure."""
+    """The rate of each series before each point; ``half_lives`` in points, for each point; zeros before any exposure."""
     rates = Rates(np.zeros_like(counts), np.zeros_like(counts))
     _running(counts, trials, starts, 0.5 ** (1.0 / half_lives), *rates)
     return rates

@@ -136,7 +136,8 @@ def mean_and_leader(surprises: Floats, means: Floats, leaders: Ints) -> None:
 @numba.njit(cache=True, nogil=True)
 def keep_onsets(surprises: Floats, starts: Ints, half_day: Ints, kept: Floats) -> None:
     """Fill ``kept``: a value above all of its series in the ``half_day`` positions before keeps itself, any other keeps
-    :data:`ECHO_SHARE` of itself, so one incident is loudest where it begins or grows.
+    :data:`ECHO_SHARE` of itself, so one incident is loudest where it begins or grows. ``half_day`` is as known at each
+    position.
 
     A queue of falling maxima gives each window its largest value in constant time.
     """
@@ -144,7 +145,7 @@ def keep_onsets(surprises: Floats, starts: Ints, half_day: Ints, kept: Floats) -
     for series in range(starts.size - 1):
         head = tail = 0
         for i in range(starts[series], starts[series + 1]):
-            while head < tail and queue[head] < i - half_day[series]:
+            while head < tail and queue[head] < i - half_day[i]:
                 head += 1
             value = surprises[i]
             kept[i] = value if head == tail or value > surprises[queue[head]] else ECHO_SHARE * value

@@ -147,7 +147,7 @@ def view_residuals(
 
     ``values`` may be NaN: every state stays as it was, and the residuals are NaN. The slots say where in its day
     (coarsely, and finely for ``lag``) and in its week a point lies, or :data:`NO_SLOT`; ``per_day`` is the number of
-    points in a day of each series. A view that has nothing to compare with yet is NaN. ``expected`` is the forecast
+    points in a day, as known at each point. A view that has nothing to compare with yet is NaN. ``expected`` is the forecast
     of whichever of level with season, local level and last value has erred least so far, in the unit of the values,
     and ``spread`` its standard error; NaN before the first value.
     """
@@ -162,21 +162,27 @@ def view_residuals(
             continue
         for state in (day_mean, day_visits, week_mean, week_visits, fine_visits, spreads, errors):
             _clear(state)
-        points = float(per_day[series])
-        slow, fast = _rate(3.0 * points, 30.0, 3000.0), _rate(points / 24.0, 2.0, 60.0)
-        wide = _rate(14.0 * points, 200.0, 20000.0)
-        half, full = _rate(points / 4.0, 3.0, 360.0), _rate(points / 2.0, 6.0, 720.0)
-        patience = min(max(2.0 * points, 24.0), 3000.0)
-        visit = min(1.0, 24.0 / points)
-        clocked = day_slots[first] != NO_SLOT
+        points = slow = fast = wide = half = full = patience = visit = 0.0
         level = local = half_mean = day_mean_now = drift = motion = usual_motion = 0.0
         previous = before = recent = size = off = 0.0
         n = lags = cycle = 0
         for i in range(first, end):
             x = values[i]
             place = i - first
+            clocked = day_slots[i] != NO_SLOT
+            if per_day[i] != points:
+                points = float(per_day[i])
+                slow, fast = _rate(3.0 * points, 30.0, 3000.0), _rate(points / 24.0, 2.0, 60.0)
+                wide = _rate(14.0 * points, 200.0, 20000.0)
+                half, full = _rate(points / 4.0, 3.0, 360.0), _rate(points / 2.0, 6.0, 720.0)
+                patience = min(max(2.0 * points, 24.0), 3000.0)
+                if cycle == 0:
+                    # Another step has other slots.
+                    visit = min(1.0, 24.0 / points)
+                    for state in (day_mean, day_visits, week_mean, week_visits, fine_visits):
+                        _clear(state)
             if find_cycles and (place == CYCLE_AT[0] or place == CYCLE_AT[1]):
-                found = cycle_of(values[first:i], per_day[series] if clocked else 0)
+                found = cycle_of(values[first:i], per_day[i] if clocked else 0)
                 if found > 0 and found != cycle:
                     cycle = found
                     visit = min(1.0, _CYCLE_SLOTS / cycle)

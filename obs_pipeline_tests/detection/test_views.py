@@ -14,7 +14,7 @@ from obs_pipeline.detection.panel_config import INCIDENT_RATE, PanelConfig, load
 from obs_pipeline.detection.panel_score import score_panel, score_series
 from obs_pipeline.detection.ragged import Ragged, calendar_of
 from obs_pipeline.detection.surprise import ECHO_SHARE, keep_onsets, tail_surprises
-from obs_pipeline.detection.views import cycle_of
+from obs_pipeline.detection.views import NO_SLOT, cycle_of
 
 HOUR, DAY = 3600.0, 86_400.0
 SHAPES = ("noise", "walk", "season", "flat", "sparse", "counter", "holes", "huge", "tiny")
@@ -61,6 +61,23 @@ def test_another_future_changes_no_past_score(shape: str, seed: int, cut: int, s
         same = column[:, :cut]
         np.testing.assert_array_equal(same, getattr(two, name)[:, :cut], err_msg=name)
         np.testing.assert_array_equal(same, getattr(prefix, name), err_msg=name)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 10_000),
+    cut=st.integers(1, 599),
+    steps=st.lists(st.sampled_from([0.0, 1.0, 60.0, HOUR, 7 * HOUR, DAY, 40 * DAY]), min_size=1, max_size=4),
+)
+def test_what_irregular_times_will_be_like_changes_no_past_score(seed: int, cut: int, steps: list[float]):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=600)
+    which = np.minimum(np.arange(600) * len(steps) // 600, len(steps) - 1)
+    times = np.cumsum(np.array(steps)[which] * rng.choice([0.5, 1.0, 1.0, 3.0], 600))
+    whole = score_series(values, np.array([0, 600]), times=times)
+    prefix = score_series(values[:cut], np.array([0, cut]), times=times[:cut])
+    for name, column in whole._asdict().items():
+        np.testing.assert_array_equal(column[:cut], getattr(prefix, name), err_msg=name)
 
 
 @settings(max_examples=30, deadline=None)
@@ -192,7 +209,7 @@ def test_nothing_known_is_answered_with_nothing():
 def test_an_onset_beats_the_half_day_before_and_its_echo_keeps_its_share():
     values = np.array([1.0, 2.0, 2.0, 1.0, 0.5, 0.5, 1.0, 0.0, 3.0, 1.0])
     kept = np.empty_like(values)
-    keep_onsets(values, np.array([0, 8, 10]), np.array([3, 3]), kept)
+    keep_onsets(values, np.array([0, 8, 10]), np.full(10, 3), kept)
     echo = ECHO_SHARE
     expected = [1.0, 2.0, 2.0 * echo, echo, 0.5 * echo, 0.5 * echo, 1.0 * echo, 0.0, 3.0, echo]
     np.testing.assert_allclose(kept, expected)
@@ -202,7 +219,7 @@ def test_an_onset_beats_the_half_day_before_and_its_echo_keeps_its_share():
 @given(values=st.lists(st.floats(0, 8), min_size=1, max_size=60), window=st.integers(1, 20))
 def test_onsets_are_those_of_a_plain_search_of_the_window(values: list[float], window: int):
     array, kept = np.array(values), np.empty(len(values))
-    keep_onsets(array, np.array([0, len(values)]), np.array([window]), kept)
+    keep_onsets(array, np.array([0, len(values)]), np.full(len(values), window), kept)
     for index, value in enumerate(values):
         before = values[max(0, index - window) : index]
         onset = not before or value > max(before)
@@ -273,11 +290,12 @@ def test_slots_follow_the_clock():
     moments = [start + timedelta(hours=hour) for hour in (0, 1, 25, 7 * 24, 7 * 24 + 1)]
     times = np.array([(moment - start).total_seconds() for moment in moments])
     calendar = calendar_of(Ragged(np.zeros(5), np.array([0, 5]), times, None))
-    assert calendar.per_day.tolist() == [1]  # the median distance is more than half a day
+    assert calendar.step.tolist() == [0.0, HOUR, DAY, DAY, DAY]  # the median distance of the times so far
+    assert calendar.per_day.tolist() == [100, 24, 1, 1, 1]
     regular = HOUR * np.arange(200.0)
     calendar = calendar_of(Ragged(np.zeros(200), np.array([0, 200]), regular, None))
-    assert calendar.per_day.tolist() == [24]
-    assert calendar.day[:50].tolist() == [hour % 24 for hour in range(50)]
+    assert calendar.per_day[1:].tolist() == [24] * 199
+    assert calendar.day[:50].tolist() == [NO_SLOT, *(hour % 24 for hour in range(1, 50))]
     assert calendar.week[167:170].tolist() == [167, 0, 1]
 
 
