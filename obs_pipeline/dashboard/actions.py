@@ -106,11 +106,13 @@ class Acting:
     now: datetime
 
     def note(self, action: str, subject: str, asked: q.Asked) -> None:
-        who = self.principal
         detail = asked.model_dump(mode="json", by_alias=True, exclude_none=True)
-        self.log.add(
-            AccessLogRow(self.now, who.token, who.name[:200], who.role, who.org, action, subject[:200], detail)
-        )
+        self.log.add(deed(self.principal, action, subject, detail, self.now))
+
+
+def deed(who: Principal, action: str, subject: str, detail: Mapping[str, Any], now: datetime) -> AccessLogRow:
+    """What is kept of something that somebody does."""
+    return AccessLogRow(now, who.token, who.name[:200], who.role, who.org, action, subject[:200], detail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -394,17 +394,19 @@ def budget_status(asking: Asking, asked: q.BudgetsAsked) -> q.Budgets:
 
 
 def list_incidents(asking: Asking, asked: q.IncidentsAsked) -> q.Incidents:
-    """Incidents, the most recently changed first."""
+    """Incidents, the most recently changed or the worst first."""
     place = {
         name: _named(getattr(asked, name)) for name in ("org", "project", "agent") if getattr(asked, name) is not None
     }
     own = ((asked.status,) if asked.status else (), asking.principal.org, asking.principal.projects, place)
-    total, newest = asking.alerts.incident_count(*own) if asking.alerts else (0, None)
+    by_severity, newest = asking.alerts.incident_counts(*own) if asking.alerts else ({}, None)
     start, mark = _start(asking, asked, str(newest))
-    shown = asking.alerts.incident_page(*own, asked.limit, start) if asking.alerts else []
+    page = (*own, asked.limit, start)
+    shown = asking.alerts.incident_page(*page, worst_first=asked.order == "worst") if asking.alerts else []
     return q.Incidents(
         **asking.told(asking.window("month", None), *_about(asked)),
-        **_page(total, start, len(shown), mark),
+        **_page(sum(by_severity.values()), start, len(shown), mark),
+        by_severity=by_severity,
         incidents=[incident_shown(row) for row in shown],
     )
 

@@ -29,14 +29,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard.access import AccessDenied, Gate, NotKnown, Principal, RateLimit, TooMany, digest_of
-from obs_pipeline.dashboard.actions import ACTIONS, Action
+from obs_pipeline.dashboard.actions import ACTIONS, Action, deed
 from obs_pipeline.dashboard.mcp_server import mcp_server
 from obs_pipeline.dashboard.measures import CONTENT_TYPE, LedgerFigures, Measures
 from obs_pipeline.dashboard.page import WIDGET, PageFile
 from obs_pipeline.dashboard.service import QUESTIONS, UNAVAILABLE, Question, Service
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.access_log import AccessLog
-from obs_pipeline.storage.access_store import AccessStore, SavedView
+from obs_pipeline.storage.access_store import LONGEST_NAME, AccessStore, SavedView
 
 OPEN: Final = frozenset({"/", "/healthz"})
 """What is served without a token: a page without data, and that the process lives."""
@@ -159,20 +159,44 @@ def http_app(
     async def saved(request: Request) -> Response:
         principal = principal_of(request)
         principal.require("viewer")
-        if request.method == "GET":
-            found = await anyio.to_thread.run_sync(views.views, principal.org or "")
-            return JSONResponse(
-                {"views": [{"name": one.name, "owner": one.owner, "content": one.content} for one in found]}
-            )
+        found = await anyio.to_thread.run_sync(views.views, principal.org or "")
+        return JSONResponse(
+            {"views": [{"name": one.name, "owner": one.owner, "content": one.content} for one in found]}
+        )
+
+    async def save(request: Request) -> Response:
+        principal, name = principal_of(request), request.path_params["name"]
         principal.require("editor")
+        if not 0 < len(name) <= LONGEST_NAME:
+            raise q.BadQuestion(f"name: a view's name has 1 to {LONGEST_NAME} characters.")
         content = await _body(request)
-        view = SavedView(principal.org or "", request.path_params["name"][:200], principal.name[:200], content, clock())
-        await anyio.to_thread.run_sync(views.save_view, view)
-        return JSONResponse({"saved": view.name})
+
+        def keep() -> None:
+            log.add(deed(principal, "save_view", name, {}, clock()))
+            views.save_view(SavedView(principal.org or "", name, principal.name[:LONGEST_NAME], content, clock()))
+
+        await anyio.to_thread.run_sync(keep)
+        return JSONResponse({"saved": name})
+
+    async def delete(request: Request) -> Response:
+        principal, name = principal_of(request), request.path_params["name"]
+        principal.require("editor")
+
+        def forget() -> bool:
+            held = views.view(principal.org or "", name)
+            if held is None:
+                return False
+            # What goes is kept in the log, where whoever misses it finds it.
+            log.add(deed(principal, "delete_view", name, {"owner": held.owner, "content": held.content}, clock()))
+            return views.forget_view(held.org, held.name)
+
+        if not await anyio.to_thread.run_sync(forget):
+            raise HTTPException(404, f"There is no saved view {name[:LONGEST_NAME]!r}.")
+        return JSONResponse({"deleted": name})
 
     async def whoami(request: Request) -> Response:
         one = principal_of(request)
-        saving = ["save_view"] if one.may("editor") else []
+        saving = ["save_view", "delete_view"] if one.may("editor") else []
         told = {"name": one.name, "role": one.role, "org": one.org, "projects": list(one.projects)}
         return JSONResponse({**told, "may": [*service.may(one), *saving]})
 
@@ -235,7 +259,8 @@ def http_app(
             Route("/openapi.json", description),
             Route("/api/whoami", whoami),
             Route("/api/views", saved, methods=["GET"]),
-            Route("/api/views/{name}", saved, methods=["PUT"]),
+            Route("/api/views/{name:path}", save, methods=["PUT"]),
+            Route("/api/views/{name:path}", delete, methods=["DELETE"]),
             Route("/api/deeds", deeds),
             Route("/api/dashboard_export_data/file", export, methods=["GET", "POST"]),
             *questions,

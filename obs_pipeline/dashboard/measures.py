@@ -122,7 +122,7 @@ class LedgerFigures(Collector):
         yield _gauge("obs_messages_given_up", "Messages that will not be tried again by themselves.", len(found.parked))
         counts = GaugeMetricFamily("obs_incidents", "Incidents that are not resolved.", labels=["status"])
         for status in ("open", "acknowledged"):
-            counts.add_metric([status], store.incident_count((status,))[0])
+            counts.add_metric([status], sum(store.incident_counts((status,))[0].values()))
         yield counts
 
     def _syncs(self) -> Iterator[Metric]:

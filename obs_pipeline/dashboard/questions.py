@@ -139,6 +139,10 @@ class BudgetsAsked(Paged):
 
 class IncidentsAsked(Paged):
     status: Literal["open", "acknowledged", "resolved"] | None = None
+    order: Literal["changed", "worst"] = Field(
+        default="changed",
+        description="The most recently changed first, or the worst first, and within them the newest.",
+    )
     org: str | None = Field(default=None, alias="orgId", max_length=500, description="Only this organisation.")
     project: str | None = Field(default=None, alias="projectId", max_length=500, description="Only this project.")
     agent: str | None = Field(default=None, alias="agentId", max_length=500, description="Only this agent.")
@@ -406,6 +410,9 @@ class IncidentShown(Shown):
 
 
 class Incidents(Page):
+    """``by_severity`` counts all that were asked for, on whatever page."""
+
+    by_severity: dict[str, int]
     incidents: list[IncidentShown]
 
 

@@ -163,7 +163,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
         Question(
             "list_incidents",
             "Incidents",
-            "Incidents, the most recently changed first.",
+            "Incidents, the most recently changed or the worst first, and how many there are of each severity.",
             "viewer",
             q.IncidentsAsked,
             q.Incidents,

@@ -30,11 +30,13 @@ access_tokens: Final = sa.Table(
     sa.Column("revoked_at", sa.DateTime),
 )
 
+LONGEST_NAME: Final = 200
+
 saved_views: Final = sa.Table(
     "saved_views",
     metadata,
     sa.Column("org", sa.String(200), primary_key=True, comment="empty: of those who see every organisation"),
-    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("name", sa.String(LONGEST_NAME), primary_key=True),
     sa.Column("owner", sa.String(200), nullable=False),
     sa.Column("content", sa.Text, nullable=False, comment="JSON object"),
     sa.Column("updated_at", sa.DateTime, nullable=False),
@@ -106,6 +108,15 @@ class AccessStore:
         with self._ledger.begin() as connection:
             if connection.execute(sa.update(saved_views).where(same).values(**values)).rowcount == 0:
                 connection.execute(sa.insert(saved_views).values(org=view.org, name=view.name, **values))
+
+    def forget_view(self, org: str, name: str) -> bool:
+        """False when there is no such view."""
+        same = sa.and_(saved_views.c.org == org, saved_views.c.name == name)
+        with self._ledger.begin() as connection:
+            return connection.execute(sa.delete(saved_views).where(same)).rowcount == 1
+
+    def view(self, org: str, name: str) -> SavedView | None:
+        return next((one for one in self.views(org) if one.name == name), None)
 
     def views(self, org: str) -> list[SavedView]:
         query = sa.select(saved_views).where(saved_views.c.org == org).order_by(saved_views.c.name)

@@ -46,6 +46,8 @@ from obs_pipeline.storage.ledger import Ledger
 
 _PASS: Final = "pass"
 
+_GRAVITY: Final = sa.case({"critical": 0, "warning": 1}, value=alert_incidents.c.severity, else_=2)
+
 
 class AlertStore:
     """The alerting tables of one ledger."""
@@ -191,21 +193,23 @@ class AlertStore:
         newest = query.order_by(alert_incidents.c.updated_at.desc(), alert_incidents.c.id)
         return self._all(IncidentRow, newest.limit(limit))
 
-    def incident_count(
+    def incident_counts(
         self,
         statuses: Sequence[str] = (),
         org: str | None = None,
         projects: Sequence[str] = (),
         place: Mapping[str, str] | None = None,
-    ) -> tuple[int, datetime | None]:
-        """How many there are of an organisation (None: of all) and of projects (none: of all), and when one last changed.
+    ) -> tuple[dict[str, int], datetime | None]:
+        """How many there are of each severity, of an organisation (None: of all) and of projects (none: of all), and when one
+        last changed.
 
         ``place`` narrows them further by ``org``, ``project`` or ``agent``; an empty name is that of none.
         """
-        counted = sa.select(sa.func.count(), sa.func.max(alert_incidents.c.updated_at))
+        column = alert_incidents.c
+        counted = sa.select(column.severity, sa.func.count(), sa.func.max(column.updated_at)).group_by(column.severity)
         with self._ledger.read() as connection:
-            total, newest = connection.execute(counted.where(_own(statuses, org, projects, place or {}))).one()
-        return total, newest
+            rows = connection.execute(counted.where(_own(statuses, org, projects, place or {}))).all()
+        return {severity: count for severity, count, _ in rows}, max((newest for *_, newest in rows), default=None)
 
     def incident_page(
         self,
@@ -215,9 +219,11 @@ class AlertStore:
         place: Mapping[str, str],
         limit: int,
         offset: int,
+        *,
+        worst_first: bool = False,
     ) -> list[IncidentRow]:
-        """Some of those that :meth:`incident_count` counts, the most recently changed first."""
-        order = (alert_incidents.c.updated_at.desc(), alert_incidents.c.id)
+        """Some of those that :meth:`incident_counts` counts, the most recently changed first, or those within each severity."""
+        order = (*((_GRAVITY,) if worst_first else ()), alert_incidents.c.updated_at.desc(), alert_incidents.c.id)
         own = selected(alert_incidents, IncidentRow).where(_own(statuses, org, projects, place)).order_by(*order)
         return self._all(IncidentRow, own.limit(limit).offset(offset))
 

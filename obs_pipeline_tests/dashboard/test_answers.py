@@ -6,11 +6,13 @@ import csv
 import io
 import json
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from obs_pipeline.alerting.records import incident_row
 from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard.access import LOCAL, AccessDenied, Principal
 from obs_pipeline.dashboard.answers import as_csv, neutral
@@ -21,9 +23,11 @@ from obs_pipeline.dashboard.tables import MART_SPEND
 from obs_pipeline.detection.explanations import Explanation, explain_anomalies
 from obs_pipeline.detection.models import Anomaly
 from obs_pipeline.storage import engine
+from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.lake import DayRange, Lake
-from obs_pipeline_tests.alerting.cases import HOUR, NOON
-from obs_pipeline_tests.dashboard.served import DAYS, FOUND, INPUTS, LATENESS, Served, serve
+from obs_pipeline.storage.ledger import Ledger
+from obs_pipeline_tests.alerting.cases import HOUR, NOON, incident
+from obs_pipeline_tests.dashboard.served import DAYS, FOUND, INPUTS, LATENESS, NOW, Served, serve
 from obs_pipeline_tests.usage_files import rows_of
 
 ACME = Principal("ann", "admin", "acme")
@@ -261,6 +265,27 @@ def test_incidents_are_narrowed_to_a_place(served: Served):
 
     assert found(orgId="acme") == found(orgId="acme", projectId="atlas", agentId="agent-0") == ["inc-acme"]
     assert found(agentId="another") == found(projectId="(unattributed)") == []
+
+
+def test_the_worst_incidents_come_first_and_are_counted_over_all_pages(served: Served, tmp_path: Path):
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    severities = ["info", "critical", "warning", "critical", "info"]
+    with AlertStore(ledger).deciding(NOW) as deciding:
+        deciding.keep_incidents(
+            incident_row(incident(f"i{n}", severity=severity, updated_at=NOW + n * HOUR, org="acme"))
+            for n, severity in enumerate(severities)
+        )
+    service = Service(Snapshot(served.lake), ledger, lateness=LATENESS)
+
+    def found(**values: object) -> q.Incidents:
+        return service.answer(QUESTIONS["list_incidents"], put(QUESTIONS["list_incidents"], values), ACME)
+
+    worst = found(order="worst", limit=3)
+    assert [one.id for one in worst.incidents] == ["i3", "i1", "i2"]
+    assert [one.id for one in found(order="worst", limit=3, cursor=worst.next_cursor).incidents] == ["i4", "i0"]
+    assert worst.by_severity == {"critical": 2, "warning": 1, "info": 2}
+    assert [one.id for one in found(limit=2).incidents] == ["i4", "i3"]
+    assert found(status="resolved").by_severity == {}
 
 
 def test_an_incident_says_in_a_sentence_what_it_is_and_since_when_usage_was_abnormal(served: Served):

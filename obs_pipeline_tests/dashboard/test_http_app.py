@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import schemathesis
@@ -71,6 +72,7 @@ BESIDE = (
     ("GET", "/api/whoami", None, "viewer"),
     ("GET", "/api/views", None, "viewer"),
     ("PUT", "/api/views/matrix", {"a": 1}, "editor"),
+    ("DELETE", "/api/views/matrix", None, "editor"),
     ("GET", "/metrics", None, "analyst"),
     ("GET", "/api/dashboard_export_data/file", None, "analyst"),
     ("POST", "/api/dashboard_export_data/file", {"timeframe": "week"}, "analyst"),
@@ -83,6 +85,8 @@ BESIDE = (
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(("method", "path", "body", "least"), BESIDE)
 def test_every_role_reaches_what_it_may_beside_the_questions(client, served, method, path, body, least, role, org):
+    if method == "DELETE":
+        client.put(path, json={}, headers=as_(served, "editor", org))
     answered = client.request(method, path, json=body, headers=as_(served, role, org))
     assert answered.status_code == (200 if ROLES.index(role) >= ROLES.index(least) else 403)
     if method != "PUT":
@@ -91,7 +95,7 @@ def test_every_role_reaches_what_it_may_beside_the_questions(client, served, met
 
 def test_no_endpoint_is_left_out_of_the_matrices(served: Served):
     known = {path for _, path, _, _ in BESIDE} | {f"/api/{name}" for name in (*QUESTIONS, *ACTIONS)} | OPEN
-    paths = {route.path.replace("{name}", "matrix") for route in app_of(served).routes}
+    paths = {route.path.replace("{name:path}", "matrix") for route in app_of(served).routes}
     assert paths - known == {"/mcp"}
 
 
@@ -100,7 +104,7 @@ def test_without_a_token_that_counts_nothing_is_open_but_the_empty_page_and_the_
     app = app_of(served)
     client = TestClient(app)
     for route in app.routes:
-        path = route.path.replace("{name}", "x")
+        path = route.path.replace("{name:path}", "x")
         for method in route.methods or ("POST",):
             status = client.request(method, path, headers=header).status_code
             assert status == (200 if path in OPEN else 401), path
@@ -161,6 +165,30 @@ def test_views_are_saved_by_editors_and_shared_within_the_organisation(served: S
 
     assert views("acme")["mine"] == {"agent": "a"}
     assert "mine" not in views("globex")
+
+
+ODD_NAMES = ["Q1/costs", "50 % “off”", "mañana 🚀", "a?b#c", "x" * 200]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_view_of_any_name_is_deleted_by_editors_of_its_organisation_and_logged(served, client, name: str):
+    path, editor = f"/api/views/{quote(name, safe='')}", as_(served, "editor")
+    assert client.put(path, json={"agent": "a"}, headers=editor).json() == {"saved": name}
+    assert client.delete(path, headers=as_(served, "analyst")).status_code == 403
+    assert client.delete(path, headers=as_(served, "editor", "globex")).status_code == 404
+    assert client.delete(path, headers=editor).json() == {"deleted": name}
+    assert name not in [one["name"] for one in client.get("/api/views", headers=editor).json()["views"]]
+    assert client.delete(path, headers=editor).status_code == 404
+    newest = client.get("/api/deeds", headers=as_(served, "admin")).json()["deeds"][0]
+    assert (newest["action"], newest["subject"], newest["actor"]) == ("delete_view", name, "editor of acme")
+    assert newest["detail"] == {"owner": "editor of acme", "content": {"agent": "a"}}
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201])
+def test_a_view_needs_a_name_of_a_bounded_length(served: Served, client: TestClient, name: str):
+    refused = client.put(f"/api/views/{name}", json={}, headers=as_(served, "editor"))
+    assert refused.status_code == 422
+    assert "name" in refused.json()["error"]
 
 
 def test_metrics_tell_how_this_process_answers(served: Served, client: TestClient):

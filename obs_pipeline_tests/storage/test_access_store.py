@@ -39,6 +39,16 @@ def test_views_of_a_name_replace_each_other(ledger: Ledger):
     assert store.views("acme") == [SavedView("acme", "mine", "bob", {"by": "bob"}, NOON)]
 
 
+def test_a_view_is_forgotten_once_and_only_in_its_organisation(ledger: Ledger):
+    store = AccessStore(ledger)
+    views = [SavedView(org, "mine", "ann", {}, NOON) for org in ("acme", "globex")]
+    for view in views:
+        store.save_view(view)
+    assert store.view("acme", "mine") == views[0]
+    assert [store.forget_view("acme", "mine") for _ in range(2)] == [True, False]
+    assert (store.view("acme", "mine"), store.views("globex")) == (None, views[1:])
+
+
 def test_the_mark_changes_when_a_file_lands_and_the_sources_tell_of_it(ledger: Ledger):
     before = ledger_mark(ledger)
     assert sources(ledger) == {}
