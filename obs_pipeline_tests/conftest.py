@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import hypothesis
 import pytest
 
 from obs_pipeline.settings import Settings, get_settings
@@ -15,6 +16,10 @@ from obs_pipeline_tests.command_line import CommandLine
 
 # What is printed must not depend on the terminal that the tests happen to run in.
 os.environ["COLUMNS"] = "200"
+
+# Whether a rule holds does not depend on how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture
