@@ -16,11 +16,11 @@ So a fleet teaches its ordinary range, and the far tail keeps the shape of the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,9 @@ LEAST_BLOCKS: Final = 300
 SMALL_FLEET: Final = 30
 """Fleets of fewer agents use the shipped tables."""
 ECHO_SHARE: Final = 0.5
-COMPANION_WEIGHT: Final = 0.25
+COMPANION_WEIGHT: Final = 0.5
+COMPANION_MOST: Final = 2.0
+"""How much of the second metric's surprise the joint test counts, and up to where: past that it says nothing new."""
 TRUSTED_RARITY: Final = 1.7
 """Rarer values of unlabelled weeks are more often incidents than not."""
 SERIES_WEEKS_AN_INCIDENT: Final = 46.0
@@ -51,6 +53,7 @@ FOUND_SHARE: Final = 0.9
 CONFIDENT_HOURS: Final = 72.0
 
 SHIPPED_FILE: Final = Path(__file__).with_name("usage_calibration.npz")
+_JOINT: Final = "joint:"
 _KNOTS: Final = 28
 _TAIL_BLOCKS: Final = 12
 _SCALES: Final = 3
@@ -77,6 +80,25 @@ class Tails:
 
 Calibration = Mapping[str, Tails]
 """Tails by metric."""
+
+
+@dataclass(frozen=True)
+class JointTails:
+    """How rarely an agent's blocks reach a joint statistic: ``knots`` in rising order, their ``rarity`` as −log10 of the
+    share of blocks, and the Pareto ``power`` past the last."""
+
+    knots: Floats
+    rarity: Floats
+    power: Floats
+
+
+class Joint(NamedTuple):
+    """An agent's metrics judged together, both (series, hours): ``surprise`` is an S like that of one metric, NaN where no
+    metric is known; ``leading`` the number of the metric that shows it best, −1 where none is known."""
+
+    surprise: Floats
+    leading: Ints
+
 
 Shape = tuple[Floats, Floats, float]
 """One tail: its knots, their rarity, its power."""
@@ -140,18 +162,36 @@ def onsets(surprises: Floats) -> Floats:
     return np.where(surprises > before, surprises, ECHO_SHARE * surprises)
 
 
-def joint(surprises: Floats) -> Floats:
-    """One agent's metrics judged together, (metric, series, hours) in and out: the leading one speaks for all.
+def joint_surprise(surprises: Floats, tails: JointTails) -> Joint:
+    """One agent's metrics judged together: what shows in two of them is the rarer for it, and one incident rings once.
 
-    The most surprising metric of an hour gains :data:`COMPANION_WEIGHT` of the next one's surprise, the others are
-    echoes. What shows in two metrics is the rarer for it, and one incident rings once.
+    ``surprises`` is (metric, series, hours), each metric's :func:`surprise` before :func:`onsets`, NaN where unknown, for
+    the same agents in the same order. The result means the same as for one metric: S = −log10 P(the largest joint value
+    of a normal 12-hour block of the agent reaches this); a false alarm is now one of the agent, not of a series.
+    Onsets and the raised marks of young series come after it. The direction is that of the leading metric.
     """
-    if len(surprises) < 2:
-        return surprises.copy()
-    filled = np.nan_to_num(surprises, nan=0.0)
-    second, first = np.partition(filled, -2, axis=0)[-2:]
-    leading = filled >= first
-    return np.where(leading, surprises + COMPANION_WEIGHT * np.maximum(second, 0.0), ECHO_SHARE * surprises)
+    known = ~np.isnan(surprises).all(axis=0)
+    statistic = _joint_statistic(surprises)
+    result = _rarity(statistic, tails.knots, tails.rarity, float(tails.power))
+    leading = np.argmax(np.nan_to_num(surprises, nan=-1.0), axis=0)
+    return Joint(np.where(known, result, np.nan), np.where(known, leading, -1))
+
+
+def fit_joint(surprises: Floats, age: Floats, far: JointTails | None = None) -> JointTails | None:
+    """Learn how rarely normal agents reach a joint statistic; None when there is too little to learn from.
+
+    ``surprises`` as for :func:`joint_surprise`, from a block's start on; ``age`` (series, hours) in known hours. With
+    ``far`` only the ordinary range is learned, as in :func:`fit`.
+    """
+    usable = np.max(np.nan_to_num(_blocked(age)), axis=-1) >= SETTLED_HOURS
+    known = ~np.isnan(surprises).all(axis=0)
+    highest = _highest(np.where(known, _joint_statistic(surprises), np.nan))
+    chosen = highest[usable & np.isfinite(highest)]
+    if chosen.size < LEAST_BLOCKS:
+        return None
+    shape = None if far is None else (far.knots, far.rarity, float(far.power))
+    knots, rarity, power = _tail(chosen, shape)
+    return JointTails(knots, rarity, np.array(power))
 
 
 def raised_mark(age: Floats) -> Floats:
@@ -177,11 +217,15 @@ def mark_for(false_alarms_a_week: float) -> float:
     return float(-np.log10(np.clip(false_alarms_a_week / BLOCKS_A_WEEK, 1e-8, 1.0)))
 
 
-def save(calibration: Calibration, path: Path) -> None:
-    """Write tables as a compressed npz; the same tables give the same numbers, rounded to single precision."""
+def save(calibration: Calibration, path: Path, joint: Mapping[str, JointTails] | None = None) -> None:
+    """Write tables as a compressed npz; the same tables give the same numbers, rounded to single precision.
+
+    ``joint`` has its tables by the names of their metrics, sorted and joined by ``+``.
+    """
+    tables = {**calibration, **{f"{_JOINT}{metrics}": tails for metrics, tails in (joint or {}).items()}}
     arrays = {
         f"{metric}.{name}": value.astype(np.float32)
-        for metric, tails in sorted(calibration.items())
+        for metric, tails in sorted(tables.items())
         for name, value in vars(tails).items()
     }
     with path.open("wb") as file:
@@ -189,19 +233,56 @@ def save(calibration: Calibration, path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Tails]:
-    """Read what :func:`save` wrote. Raises ``OSError`` or ``ValueError`` for anything else."""
-    with np.load(path, allow_pickle=False) as arrays:
-        found: dict[str, dict[str, Floats]] = {}
-        for key in arrays.files:
-            metric, name = key.split(".")
-            found.setdefault(metric, {})[name] = arrays[key].astype(np.float64)
-    return {metric: Tails(**parts) for metric, parts in found.items()}
+    """Read the tables of single metrics that :func:`save` wrote. Raises ``OSError`` or ``ValueError`` for anything else."""
+    return {metric: Tails(**parts) for metric, parts in _parts(path).items() if not metric.startswith(_JOINT)}
+
+
+def load_joint(path: Path) -> dict[str, JointTails]:
+    """Read the joint tables that :func:`save` wrote, by the names of their metrics. Raises as :func:`load`."""
+    return {
+        metrics.removeprefix(_JOINT): JointTails(**parts)
+        for metrics, parts in _parts(path).items()
+        if metrics.startswith(_JOINT)
+    }
 
 
 @lru_cache(maxsize=1)
 def shipped() -> Calibration:
     """The tables that come with the program, for fleets too small to learn from."""
     return load(SHIPPED_FILE)
+
+
+def shipped_joint(metrics: Iterable[str]) -> JointTails:
+    """The joint table that comes with the program for these metrics, in any order.
+
+    For a set without a table, that of the most metrics: more of them reach further by chance, so it errs to the quiet.
+    """
+    tables = _shipped_joint()
+    return tables.get("+".join(sorted(metrics))) or tables[max(tables, key=lambda names: names.count("+"))]
+
+
+@lru_cache(maxsize=1)
+def _shipped_joint() -> Mapping[str, JointTails]:
+    return load_joint(SHIPPED_FILE)
+
+
+def _parts(path: Path) -> dict[str, dict[str, Floats]]:
+    found: dict[str, dict[str, Floats]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            metric, name = key.split(".")
+            found.setdefault(metric, {})[name] = arrays[key].astype(np.float64)
+    return found
+
+
+def _joint_statistic(surprises: Floats) -> Floats:
+    """The largest surprise of an hour and a share of the second, (series, hours)."""
+    filled = np.nan_to_num(surprises, nan=0.0)
+    if len(filled) < 2:
+        return np.asarray(filled[0])
+    second, first = np.partition(filled, -2, axis=0)[-2:]
+    statistic: Floats = first + COMPANION_WEIGHT * np.minimum(second, COMPANION_MOST)
+    return statistic
 
 
 def _no_combination() -> tuple[Floats, Floats, Floats]:

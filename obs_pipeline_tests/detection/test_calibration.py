@@ -110,13 +110,44 @@ def test_onsets_look_at_the_past_alone_and_keep_the_unknown():
     np.testing.assert_array_equal(kept, [[1.0, np.nan, 3.0, 1.0, 5.0]])
 
 
-def test_the_leading_metric_of_an_agent_speaks_for_all_and_gains_from_its_companion():
-    alone = np.array([[[3.0, 0.0, np.nan]], [[2.0, 0.0, 1.0]], [[0.5, 0.0, np.nan]]])
-    together = calibration.joint(alone)
-    np.testing.assert_allclose(together[:, 0, 0], [3.0 + 2.0 * calibration.COMPANION_WEIGHT, 1.0, 0.25])
-    np.testing.assert_allclose(together[:, 0, 1], 0.0)
-    np.testing.assert_allclose(together[:, 0, 2], [np.nan, 1.0, np.nan])
-    np.testing.assert_array_equal(calibration.joint(alone[:1]), alone[:1])
+def metrics_of_agents(seed: int, agents: int = 300, hours: int = 672) -> np.ndarray:
+    """Surprises of three metrics of normal agents, the first two moving together."""
+    tails = fitted(normal_scored(1))
+    shared, own, third = (normal_scored(seed + part, series=agents, hours=hours) for part in (0, 1000, 2000))
+    second = own._replace(residuals=(shared.residuals * 3 + own.residuals) / np.sqrt(10))
+    return np.stack([calibration.surprise(tails, scored)[0] for scored in (shared, second, third)])
+
+
+@pytest.mark.parametrize("mark", [1.0, 1.5, 2.0])
+def test_a_joint_surprise_is_the_rarity_of_normal_half_days_of_an_agent(mark: float):
+    age = np.full((300, 672), 1000.0)
+    tails = calibration.fit_joint(metrics_of_agents(10), age)
+    assert tails is not None
+    borrowed = calibration.fit_joint(metrics_of_agents(30), age, tails)
+    assert borrowed is not None
+    for learned in (tails, borrowed):
+        joint = calibration.joint_surprise(metrics_of_agents(20), learned)
+        blocks = joint.surprise.reshape(300, -1, calibration.BLOCK).max(axis=-1)
+        assert (blocks >= mark).mean() == pytest.approx(10**-mark, rel=0.35)
+
+
+def test_the_joint_test_names_the_leading_metric_and_gains_from_its_companion():
+    alone = np.array([[[3.0, 3.0, np.nan, np.nan]], [[2.0, 0.0, 1.0, np.nan]], [[0.5, 0.0, np.nan, np.nan]]])
+    joint = calibration.joint_surprise(alone, calibration.shipped_joint(("cost", "tokens", "errors")))
+    np.testing.assert_array_equal(joint.leading, [[0, 0, 1, -1]])
+    assert joint.surprise[0, 0] > joint.surprise[0, 1] > joint.surprise[0, 2]
+    assert np.isnan(joint.surprise[0, 3])
+
+
+def test_a_second_metric_never_makes_an_hour_less_surprising_and_one_alone_is_judged_too():
+    alone = metrics_of_agents(40, agents=5)
+    tails = calibration.shipped_joint(("cost", "tokens", "errors", "latency"))
+    one = calibration.joint_surprise(alone[:1], tails).surprise
+    assert (calibration.joint_surprise(alone, tails).surprise >= one).all()
+
+
+def test_too_few_agents_teach_no_joint_test():
+    assert calibration.fit_joint(np.ones((2, 1, 48)), np.full((1, 48), 1000.0)) is None
 
 
 @pytest.mark.parametrize(("age", "raised"), [(0, np.inf), (23, np.inf), (24, 0.5), (71, 0.5), (72, 0.25), (168, 0.0)])
@@ -146,6 +177,20 @@ def test_tables_survive_their_file(tmp_path: Path):
     kept = calibration.load(tmp_path / "tables.npz")
     at = normal_scored(7)
     np.testing.assert_allclose(calibration.surprise(kept["cost"], at)[0], calibration.surprise(tails, at)[0], atol=1e-3)
+
+
+def test_joint_tables_stand_beside_the_others_in_their_file(tmp_path: Path):
+    tails = calibration.JointTails(np.arange(3.0), np.arange(3.0), np.array(2.0))
+    calibration.save({"cost": fitted(normal_scored(6))}, tmp_path / "tables.npz", {"cost+errors": tails})
+    assert set(calibration.load(tmp_path / "tables.npz")) == {"cost"}
+    np.testing.assert_array_equal(calibration.load_joint(tmp_path / "tables.npz")["cost+errors"].knots, tails.knots)
+
+
+def test_a_set_of_metrics_without_a_joint_table_takes_the_one_of_the_most():
+    known = calibration.shipped_joint(("latency", "errors", "tokens", "cost"))
+    assert known is calibration.shipped_joint(("cost", "tokens", "errors", "latency"))
+    every = calibration.shipped_joint(("calls", "cost", "unit_cost", "errors", "latency"))
+    assert calibration.shipped_joint(("cost",)) is every is not known
 
 
 def test_the_shipped_tables_are_small_know_every_metric_and_are_calm_on_ordinary_usage():

@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,10 +37,12 @@ DEFAULT_SEED: Final = 1_000
 KINDS: Final[Mapping[str, usage_model.Kind]] = {
     "calls": "amount",
     "cost": "amount",
+    "tokens": "amount",
     "unit_cost": "ratio",
     "errors": "failures",
     "latency": "ratio",
 }
+BATCH_METRICS: Final = ("cost", "tokens", "errors", "latency")
 console = Console(highlight=False, width=150)
 
 
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write-default", action="store_true", help="make the shipped calibration and stop")
     chosen = parser.parse_args(arguments)
     if chosen.write_default:
-        calibration.save(_default_tables(chosen.agents), calibration.SHIPPED_FILE)
+        calibration.save(*_default_tables(chosen.agents))
         return
     results = {
         fleet: {name: measure(make, chosen.seeds, chosen.agents, detect) for name, detect in _chosen(chosen.only)}
@@ -96,18 +99,20 @@ def holt_winters(fleet: Fleet) -> Scores:
 
 def usage(fleet: Fleet) -> Scores:
     """The usage model, calibrated weekly on the fleet's own trailing weeks."""
-    return {metric: _usage_scores(fleet, metric, None) for metric in METRICS}
+    return {metric: _rung(_surprises(fleet, metric, None), usage_residuals(fleet, metric).age) for metric in METRICS}
 
 
 def usage_shipped(fleet: Fleet) -> Scores:
     """The usage model with the shipped calibration."""
-    return {metric: _usage_scores(fleet, metric, calibration.shipped()) for metric in METRICS}
+    tables = calibration.shipped()
+    return {metric: _rung(_surprises(fleet, metric, tables), usage_residuals(fleet, metric).age) for metric in METRICS}
 
 
 def usage_joint(fleet: Fleet) -> Scores:
-    """The usage model with the joint test over an agent's metrics."""
-    alone = usage(fleet)
-    return dict(zip(METRICS, calibration.joint(np.stack([alone[metric] for metric in METRICS])), strict=True))
+    """The usage model with the joint test over an agent's metrics: the surprise stands at the metric that leads."""
+    joint = _joint(fleet)
+    rung = _rung(joint.surprise, usage_residuals(fleet, "calls").age)
+    return {metric: np.where(joint.leading == at, rung, 0.0) for at, metric in enumerate(METRICS)}
 
 
 DETECTORS: Final[Mapping[str, Callable[[Fleet], Scores]]] = {
@@ -130,36 +135,67 @@ def usage_residuals(fleet: Fleet, metric: str) -> usage_model.Scored:
     return usage_model.score(KINDS[metric], fleet.values[metric], trials)
 
 
-def _usage_scores(fleet: Fleet, metric: str, tables: calibration.Calibration | None) -> Floats:
+def _surprises(fleet: Fleet, metric: str, tables: calibration.Calibration | None) -> Floats:
+    """S of each judged hour, NaN before; without tables calibrated weekly on the four weeks before."""
     scored = usage_residuals(fleet, metric)
-    hours = fleet.calls.shape[1]
-    found = np.zeros(fleet.calls.shape)
-    for start in range(LEARNING_WEEKS * WEEK, hours, WEEK):
-        past, week = _part(scored, start - LEARNING_WEEKS * WEEK, start), _part(scored, start, start + WEEK)
-        tails = calibration.fit(past, calibration.shipped()[metric]) if tables is None else tables[metric]
+    found = np.full(fleet.calls.shape, np.nan)
+    for past, week in _weeks(fleet):
+        tails = (
+            calibration.fit(_part(scored, past), calibration.shipped()[metric]) if tables is None else tables[metric]
+        )
         assert tails is not None, "the fleet is too small to learn from"
-        found[:, start : start + WEEK] = calibration.surprise(tails, week)[0]
-    return np.nan_to_num(calibration.onsets(found) - calibration.raised_mark(scored.age), nan=0.0, neginf=0.0)
+        found[:, week] = calibration.surprise(tails, _part(scored, week))[0]
+    return found
 
 
-def _part(scored: usage_model.Scored, start: int, stop: int) -> usage_model.Scored:
-    cut = {name: getattr(scored, name)[..., start:stop] for name in scored._fields if name != "state"}
+def _joint(fleet: Fleet) -> calibration.Joint:
+    alone = np.stack([_surprises(fleet, metric, None) for metric in METRICS])
+    return calibration.joint_surprise(alone, calibration.shipped_joint(METRICS))
+
+
+def _rung(surprises: Floats, age: Floats) -> Floats:
+    """What is left to ring with: onsets, less what is asked more of young series."""
+    return np.nan_to_num(calibration.onsets(surprises) - calibration.raised_mark(age), nan=0.0, neginf=0.0)
+
+
+def _weeks(fleet: Fleet) -> Iterator[tuple[slice, slice]]:
+    """The judged weeks, each with the weeks before that it is calibrated on."""
+    for start in range(LEARNING_WEEKS * WEEK, fleet.calls.shape[1], WEEK):
+        yield slice(start - LEARNING_WEEKS * WEEK, start), slice(start, start + WEEK)
+
+
+def _part(scored: usage_model.Scored, hours: slice) -> usage_model.Scored:
+    cut = {name: getattr(scored, name)[..., hours] for name in scored._fields if name != "state"}
     return scored._replace(**cut)
 
 
-def _default_tables(agents: int) -> dict[str, calibration.Tails]:
-    """Tables of four fleets of seeds that no measurement uses, their incidents left out."""
-    fleets = [designed(DEFAULT_SEED + index, agents) for index in range(4)]
-    tables = {}
-    for metric in METRICS:
+def _default_tables(agents: int) -> tuple[calibration.Calibration, Path, Mapping[str, calibration.JointTails]]:
+    """Tables of four fleets of seeds that no measurement uses, their incidents left out, and where they belong."""
+    fleets = [_with_tokens(designed(DEFAULT_SEED + index, agents)) for index in range(4)]
+    tables, surprises = {}, {}
+    for metric in KINDS:
         parts = [_without_incidents(usage_residuals(fleet, metric), fleet) for fleet in fleets]
         axes = (0, 0, 1, 0, 0, 0)
         joined = (np.concatenate(arrays, axis) for arrays, axis in zip(zip(*parts, strict=True), axes, strict=True))
-        tails = calibration.fit(usage_model.Scored(*joined))
+        scored = usage_model.Scored(*joined)
+        tails = calibration.fit(scored)
         assert tails is not None
-        tables[metric] = tails
-    # Tokens of a call scatter as its cost does.
-    return tables | {"tokens": tables["cost"]}
+        tables[metric], surprises[metric] = tails, calibration.surprise(tails, scored)[0]
+    age = np.concatenate([usage_residuals(fleet, "calls").age for fleet in fleets])
+    joint = {}
+    for metrics in (METRICS, BATCH_METRICS):
+        of_all = calibration.fit_joint(np.stack([surprises[metric] for metric in metrics]), age)
+        assert of_all is not None
+        joint["+".join(sorted(metrics))] = of_all
+    return tables, calibration.SHIPPED_FILE, joint
+
+
+def _with_tokens(fleet: Fleet) -> Fleet:
+    """The fleet with tokens, which scatter as its costs do and half of it together with them."""
+    calls = np.nan_to_num(fleet.calls)
+    own = np.random.default_rng(len(fleet.incidents)).gamma(np.maximum(calls, 1) * 1.5) / 1.5 * (calls > 0)
+    tokens = 1000.0 * np.sqrt(own * fleet.values["cost"] / fleet.truth.unit_cost)
+    return replace(fleet, values={**fleet.values, "tokens": tokens})
 
 
 def _without_incidents(scored: usage_model.Scored, fleet: Fleet) -> usage_model.Scored:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,12 +60,29 @@ class Incident:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What the generator knows and no detector may: the law of every hour, deploys included, incidents not.
+
+    ``usual`` are calls per hour, ``luck`` the chance factor within them (bursts, switches), which nobody can foresee;
+    ``dispersion`` is 1/k of the negative binomial, (agents, 1).
+    """
+
+    usual: Floats
+    luck: Floats
+    dispersion: Floats
+    unit_cost: Floats
+    errors: Floats
+    latency: Floats
+
+
+@dataclass(frozen=True)
 class Fleet:
     """``values`` by metric, NaN where unknown (no calls, or before an agent's first hour)."""
 
     values: Mapping[str, Floats]
     kinds: tuple[str, ...]
     incidents: tuple[Incident, ...]
+    truth: Truth
 
     @property
     def calls(self) -> Floats:
@@ -82,6 +99,15 @@ class _Life:
     latency: Floats
     dispersion: Floats
     born: npt.NDArray[np.int64]
+
+
+class Rates(NamedTuple):
+    """Calls per hour, the share of their scatter that no Poisson explains (1/k of a negative binomial), and the chance
+    factor that is already in them."""
+
+    calls: Floats
+    dispersion: float
+    luck: Floats | float = 1.0
 
 
 def designed(seed: int, agents: int = 120, weeks: int = 12) -> Fleet:
@@ -105,21 +131,28 @@ def _live(
     chance: np.random.Generator,
     kinds: tuple[str, ...],
     hours: int,
-    rates: Callable[[np.random.Generator, str, int], tuple[Floats, float]],
+    rates: Callable[[np.random.Generator, str, int], Rates],
 ) -> Fleet:
     drawn = [rates(chance, kind, hours) for kind in kinds]
     life = _Life(
-        calls=np.stack([rate for rate, _ in drawn]),
+        calls=np.stack([one.calls for one in drawn]),
         unit_cost=np.repeat(np.exp(chance.normal(-4, 1.5, (len(kinds), 1))), hours, axis=1),
         errors=np.repeat(chance.beta(1, 60, (len(kinds), 1)), hours, axis=1),
         latency=np.repeat(np.exp(chance.normal(7, 0.8, (len(kinds), 1))), hours, axis=1),
-        dispersion=np.array([share for _, share in drawn])[:, None],
+        dispersion=np.array([one.dispersion for one in drawn])[:, None],
         born=np.array([_birth(chance, kind, hours) for kind in kinds]),
     )
     _deploy(chance, life)
-    usual = life.calls.copy()
-    incidents = _strike(chance, life, usual, kinds)
-    return Fleet(_observe(chance, life), kinds, incidents)
+    truth = Truth(
+        usual=life.calls.copy(),
+        luck=np.stack([np.broadcast_to(one.luck, hours) for one in drawn]),
+        dispersion=life.dispersion,
+        unit_cost=life.unit_cost.copy(),
+        errors=life.errors.copy(),
+        latency=life.latency.copy(),
+    )
+    incidents = _strike(chance, life, truth.usual, kinds)
+    return Fleet(_observe(chance, life), kinds, incidents, truth)
 
 
 def _birth(chance: np.random.Generator, kind: str, hours: int) -> int:
@@ -134,8 +167,7 @@ def _drift(chance: np.random.Generator, hours: int, step: float, memory: float) 
     return np.asarray(lfilter([1.0], [1.0, -kept], chance.normal(0, step, hours)), dtype=np.float64)
 
 
-def _designed_rates(chance: np.random.Generator, kind: str, hours: int) -> tuple[Floats, float]:
-    """Calls per hour and the share of their scatter that no Poisson explains (1/k of a negative binomial)."""
+def _designed_rates(chance: np.random.Generator, kind: str, hours: int) -> Rates:
     clock = np.arange(hours)
     hour, day = clock % 24, clock // 24 % 7
     level = np.exp(chance.normal(3.5, 1.0)) * np.exp(
@@ -144,20 +176,22 @@ def _designed_rates(chance: np.random.Generator, kind: str, hours: int) -> tuple
     if kind == "office":
         middle, width = chance.normal(14, 1.5), chance.uniform(2.5, 4)
         shape = np.exp(-0.5 * ((hour - middle) / width) ** 2) * np.where(day < 5, 1.0, chance.uniform(0.02, 0.2))
-        return 3 * level * (shape + 0.01), chance.uniform(0.03, 0.15)
+        return Rates(3 * level * (shape + 0.01), chance.uniform(0.03, 0.15))
     if kind == "batch":
         runs = np.isin(hour, chance.integers(0, 24, chance.integers(1, 4)))
-        return level * np.where(runs, 10.0, 0.03), chance.uniform(0.02, 0.1)
+        return Rates(level * np.where(runs, 10.0, 0.03), chance.uniform(0.02, 0.1))
     if kind == "bursty":
         burst = np.repeat(np.exp(chance.normal(0, 1.1, hours // 3 + 1)), 3)[:hours]
-        return level * burst * (1 + 0.3 * np.sin(2 * np.pi * hour / 24)), chance.uniform(0.3, 0.8)
+        return Rates(level * burst * (1 + 0.3 * np.sin(2 * np.pi * hour / 24)), chance.uniform(0.3, 0.8), burst)
     if kind == "sparse":
-        return np.full(hours, chance.uniform(0.05, 0.6)) * np.where(day < 5, 1.2, 0.5), 0.5
+        return Rates(np.full(hours, chance.uniform(0.05, 0.6)) * np.where(day < 5, 1.2, 0.5), 0.5)
     swing = chance.uniform(0.1, 0.5)
-    return level * (1 + swing * np.sin(2 * np.pi * (hour - chance.uniform(0, 24)) / 24)), chance.uniform(0.01, 0.1)
+    return Rates(
+        level * (1 + swing * np.sin(2 * np.pi * (hour - chance.uniform(0, 24)) / 24)), chance.uniform(0.01, 0.1)
+    )
 
 
-def _foreign_rates(chance: np.random.Generator, kind: str, hours: int) -> tuple[Floats, float]:
+def _foreign_rates(chance: np.random.Generator, kind: str, hours: int) -> Rates:
     clock = np.arange(hours)
     level = np.exp(chance.normal(3.0, 1.0))
     if kind == "pareto":
@@ -165,15 +199,16 @@ def _foreign_rates(chance: np.random.Generator, kind: str, hours: int) -> tuple[
         for start in np.flatnonzero(chance.random(hours) < 0.03):
             length = int(chance.geometric(0.4))
             bursts[start : start + length] += chance.pareto(1.7)
-        return level * (0.7 + bursts), 0.2
+        return Rates(level * (0.7 + bursts), 0.2, 0.7 + bursts)
     if kind == "cycle":
         period = chance.choice([7.0, 10.5, 17.0, 31.0, 42.0, 60.0])
         wave = np.exp(chance.uniform(0.5, 1.5) * np.sin(2 * np.pi * (clock + chance.uniform(0, period)) / period))
-        return level * wave, 0.08
+        return Rates(level * wave, 0.08)
     if kind == "wandering":
-        return level * np.exp(np.clip(np.cumsum(chance.normal(0, 0.03, hours)), -3, 3)), 0.05
+        return Rates(level * np.exp(np.clip(np.cumsum(chance.normal(0, 0.03, hours)), -3, 3)), 0.05)
     switches = np.cumsum(chance.random(hours) < 1 / 40) % 2
-    return level * np.where(switches, 1.0, chance.uniform(0.05, 0.4)), 0.1
+    state = np.where(switches, 1.0, chance.uniform(0.05, 0.4))
+    return Rates(level * state, 0.1, state)
 
 
 def _deploy(chance: np.random.Generator, life: _Life) -> None:
