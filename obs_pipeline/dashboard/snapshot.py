@@ -28,7 +28,7 @@ from obs_pipeline.dashboard.tables import MART_SPEND
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES
 from obs_pipeline.errors import ObsError
 from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
-from obs_pipeline.storage import engine
+from obs_pipeline.storage import engine, object_store
 from obs_pipeline.storage.lake import PARTITION, DayRange, Lake, LakeTable
 
 FOLLOWED: Final = (MART_SPEND, BASELINES, ANOMALIES, BUDGET_STATUS, EFFECTIVE_POLICIES)
@@ -248,6 +248,13 @@ class Snapshot:
         return self._pinned
 
     def _newest(self, table: LakeTable) -> int | None:
+        try:
+            return self._looked_up(table)
+        except Exception as error:
+            self._opened.pop(table.name, None)
+            raise NotReady(f"The table {table.name} of the lake cannot be read now: {error}") from error
+
+    def _looked_up(self, table: LakeTable) -> int | None:
         held = self._opened.get(table.name)
         # One that was deleted or made anew would go on as it was: following only ever looks for the next version.
         if held is not None and self._lake.entry(table, held.version()) != self._entries[table.name]:
@@ -258,11 +265,7 @@ class Snapshot:
                 self._opened.pop(table.name, None)
                 return None
             self._opened[table.name] = held
-        try:
-            held.update_incremental()
-        except Exception as error:
-            del self._opened[table.name]
-            raise NotReady(f"The table {table.name} of the lake cannot be read now: {error}") from error
+        held.update_incremental()
         version = int(held.version())
         self._entries[table.name] = self._lake.entry(table, version)
         return version
@@ -275,6 +278,7 @@ class Snapshot:
         return tuple(sorted((day, f"{self._lake.uri(table)}/{path}") for day, path in zip(days, paths, strict=True)))
 
     def _copy(self, files: Mapping[str, tuple[tuple[date, str], ...]], pinned: Pinned) -> None:
+        object_store.let_read(self._connection, self._lake.root)
         copied = {name: {file for _, file in files.get(table.name, ())} for name, (table, _) in _COPIES.items()}
         self._connection.execute("BEGIN TRANSACTION")
         try:

@@ -6,12 +6,14 @@ import shutil
 import threading
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
 from obs_pipeline.dashboard.access import LOCAL
 from obs_pipeline.dashboard.service import QUESTIONS, Service
 from obs_pipeline.dashboard.snapshot import NotReady, Snapshot
 from obs_pipeline.dashboard.tables import MART_SPEND
+from obs_pipeline.storage.lake import Lake
 from obs_pipeline_tests.dashboard.served import DAYS, LATENESS, Served, serve
 
 
@@ -21,9 +23,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 
 @pytest.fixture
-def lake(served: Served, tmp_path: Path):
-    from obs_pipeline.storage.lake import Lake
-
+def lake(served: Served, tmp_path: Path) -> Lake:
     shutil.copytree(served.lake.root, tmp_path / "lake")
     return Lake(str(tmp_path / "lake"))
 
@@ -90,6 +90,32 @@ def test_a_lake_swapped_between_two_looks_is_noticed_although_its_version_is_the
     root.with_name("other").mkdir()
     shutil.copytree(serve(root.with_name("other")).lake.root, root)
     assert snapshot.follow().mark_of([MART_SPEND]) != mark
+
+
+def test_a_table_that_was_made_anew_is_followed_whatever_its_version(served: Served, lake: Lake):
+    """One of fewer versions than before, and one that has come to more since."""
+    snapshot = Snapshot(lake)
+    before, mark = snapshot.follow(), None
+    rows = lake.open(MART_SPEND).to_pyarrow_table().filter(pc.field("dt") == DAYS.first)
+    for writes in (1, before.versions[MART_SPEND.name] + 3):
+        shutil.rmtree(Path(lake.root) / MART_SPEND.name)
+        for _ in range(writes):
+            lake.append(MART_SPEND, rows)
+        pinned = snapshot.follow()
+        assert pinned.mark_of([MART_SPEND]) not in (before.mark_of([MART_SPEND]), mark)
+        assert calls(snapshot) == writes * pc.sum(rows.filter(pc.field("grain") == "day")["calls"]).as_py()
+        mark = pinned.mark_of([MART_SPEND])
+
+
+def test_a_table_that_cannot_be_read_is_said_to_be_so_and_read_when_it_can(served: Served, lake: Lake):
+    entry = Path(lake.root) / MART_SPEND.name / "_delta_log" / f"{0:020d}.json"
+    whole = entry.read_text()
+    entry.write_text("{")
+    snapshot = Snapshot(lake)
+    with pytest.raises(NotReady, match=MART_SPEND.name):
+        snapshot.follow()
+    entry.write_text(whole)
+    assert calls(snapshot) > 0
 
 
 @pytest.mark.anyio
