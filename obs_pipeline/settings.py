@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     allowed_lateness_hours: int = Field(
         default=24, ge=0, description="A day stays provisional until events this much later have been seen."
     )
+    identity_days: int = Field(
+        default=1, ge=1, le=28, description="How many days back an event id is looked for when days are settled."
+    )
     freshness_hours: int = Field(
         default=36, ge=1, description="A source whose rhythm is not known is stale when silent for longer."
     )

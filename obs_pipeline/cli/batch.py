@@ -73,7 +73,7 @@ def _ranges(
         return [known] if known else []
     from obs_pipeline.usage.due_days import due_days
 
-    return due_days(workspace.ledger).ranges()
+    return due_days(workspace.ledger, workspace.settings.identity_days).ranges()
 
 
 def _nothing_to_do(as_json: bool) -> None:

@@ -190,7 +190,7 @@ def _messages(workspace: Workspace) -> Iterator[Examination]:
 def _pending(workspace: Workspace) -> Examination:
     from obs_pipeline.usage.due_days import due_days
 
-    due = due_days(workspace.ledger)
+    due = due_days(workspace.ledger, workspace.settings.identity_days)
     if due.pending:
         found = f"{len(due.pending)} days wait, {due.pending[0]} … {due.pending[-1]}"
         return Examination("days", "look", found, "obs-pipeline batch, or leave it to the running daemon.")

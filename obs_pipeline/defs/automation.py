@@ -92,7 +92,7 @@ def touched_days_sensor(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, limits: BatchLimits
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for the touched days, and the days whose baselines they are part of."""
-    due = due_days(ledger.open())
+    due = due_days(ledger.open(), limits.identity_days)
     if not due.pending:
         return dg.SkipReason("Every landed event has been computed.")
     close_killed_batches(context.instance, Path(limits.scratch))

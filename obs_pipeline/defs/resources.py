@@ -76,6 +76,7 @@ class BatchLimits(dg.ConfigurableResource[Any]):
     stale_after_hours: float
     alert_history_days: int
     allowed_lateness_hours: int
+    identity_days: int
     policies: str
     landing: str
     scratch: str
@@ -119,6 +120,7 @@ def resources_from(settings: Settings) -> dict[str, Any]:
             stale_after_hours=settings.stale_after_hours,
             alert_history_days=settings.alert_history_days,
             allowed_lateness_hours=settings.allowed_lateness_hours,
+            identity_days=settings.identity_days,
             policies=str(settings.policies),
             landing=str(settings.landing),
             scratch=str(settings.scratch),

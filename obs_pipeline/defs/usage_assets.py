@@ -84,7 +84,7 @@ def usage_events(
     ledger.open().note_seen({day: landing for day, landing in newest.items() if day in days})
     with engine.get_connection() as connection:
         for chunk in settling_chunks(tables.rows_per_day(USAGE_EVENTS, days), days, limits):
-            settled = settle(connection, tables, chunk, book, limits.price_tolerance)
+            settled = settle(connection, tables, chunk, book, limits.price_tolerance, limits.identity_days)
             landed = ledger.open().landed((chunk.first, chunk.last))
             lost = leaks(connection, tables, chunk, landed)
             evidence.add("rows_in_equal_rows_out", checks.as_proof(vars(leak) for leak in lost))

@@ -31,20 +31,22 @@ class DueDays:
         return affected_ranges(self.pending, self.settled)
 
 
-def due_days(ledger: Ledger) -> DueDays:
-    """What waits right now."""
+def due_days(ledger: Ledger, reach_days: int = ID_REACH_DAYS) -> DueDays:
+    """What waits right now, where event ids are compared with those of ``reach_days`` before."""
     newest, settled = ledger.newest_landing_per_day(), ledger.settled_through()
-    return DueDays(pending_days(newest, settled), frozenset(settled), max(newest.values(), default=0))
+    return DueDays(pending_days(newest, settled, reach_days), frozenset(settled), max(newest.values(), default=0))
 
 
-def pending_days(newest: Mapping[date, int], settled: Mapping[date, int]) -> list[date]:
+def pending_days(
+    newest: Mapping[date, int], settled: Mapping[date, int], reach_days: int = ID_REACH_DAYS
+) -> list[date]:
     """Days whose ``newest`` landing is later than the one they are ``settled`` through, in order.
 
     An event id is compared with those of the days before it, so a late landing also touches that many later days where
     they have rows.
     """
     late = [day for day, landing in newest.items() if settled.get(day, -1) < landing]
-    touched = {day + timedelta(days=n) for day in late for n in range(ID_REACH_DAYS + 1)}
+    touched = {day + timedelta(days=n) for day in late for n in range(reach_days + 1)}
     return sorted(day for day in touched if day in newest)
 
 

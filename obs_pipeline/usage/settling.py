@@ -25,8 +25,8 @@ from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_REJE
 from obs_pipeline.usage.twins import mark_same_calls
 
 ID_REACH_DAYS: Final = 1
-"""An event id is compared with those of this many days before. The same id with other content and a time further off
-is not recognised: the price of a day's cost not growing with the history."""
+"""An event id is compared with those of this many days before, unless told otherwise. The same id further off is another
+event to ``settle``: the price of a day's cost not growing with the history."""
 
 
 _REJECTED: Final = """
@@ -99,10 +99,15 @@ def settle(
     days: DayRange,
     prices: PriceBook,
     price_tolerance: float,
+    reach_days: int = ID_REACH_DAYS,
 ) -> Settled:
-    """Bring days into their settled form. Doing it again changes nothing; being killed half-way loses nothing."""
-    lake.view(connection, USAGE_EVENTS, days.widened(before=ID_REACH_DAYS))
-    lake.view(connection, USAGE_REJECTED, days.widened(before=ID_REACH_DAYS))
+    """Bring days into their settled form. Doing it again changes nothing; being killed half-way loses nothing.
+
+    ``reach_days`` (at least 1) is how many days back an id is looked for; the work grows with it.
+    """
+    lake.view(connection, USAGE_EVENTS, days.widened(before=reach_days))
+    lake.view(connection, USAGE_REJECTED, days.widened(before=reach_days))
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE id_reach AS SELECT INTERVAL {reach_days} DAY AS days")
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE verdicts AS "
         f"SELECT * FROM ({load_sql('obs_pipeline.usage', 'superseded')}) WHERE dt >= ?",

@@ -14,17 +14,20 @@ MONDAY = date(2026, 3, 2)
 NEAR_DAYS = st.integers(0, 30).map(lambda n: MONDAY + timedelta(days=n))
 
 
-@given(newest=st.dictionaries(NEAR_DAYS, st.integers(1, 9)), settled=st.dictionaries(NEAR_DAYS, st.integers(1, 9)))
+@given(
+    newest=st.dictionaries(NEAR_DAYS, st.integers(1, 9)),
+    settled=st.dictionaries(NEAR_DAYS, st.integers(1, 9)),
+    reach=st.integers(1, 5),
+)
 def test_pending_are_the_days_with_unseen_landings_and_those_their_ids_reach(
-    newest: dict[date, int], settled: dict[date, int]
+    newest: dict[date, int], settled: dict[date, int], reach: int
 ):
-    pending = pending_days(newest, settled)
+    pending = pending_days(newest, settled, reach)
     assert pending == sorted(set(pending))
     for day in newest:
-        unseen = newest[day] > settled.get(day, -1)
-        before = day - timedelta(days=1)
-        unseen_before = before in newest and newest[before] > settled.get(before, -1)
-        assert (day in pending) == (unseen or unseen_before)
+        before = (day - timedelta(days=n) for n in range(reach + 1))
+        unseen = any(one in newest and newest[one] > settled.get(one, -1) for one in before)
+        assert (day in pending) == unseen
 
 
 DAY = st.integers(0, 200).map(lambda n: MONDAY + timedelta(days=n))

@@ -122,6 +122,15 @@ def test_an_id_used_late_yesterday_is_recognised_today():
         assert verdicts(connection, lake)["usage_events"] == [("f1", 1)]
 
 
+@pytest.mark.parametrize(("reach", "days_later", "conflicts"), [(1, 2, 0), (2, 2, 1), (7, 7, 1), (7, 8, 0)])
+def test_an_id_of_some_days_before_is_recognised_as_far_back_as_is_asked(reach: int, days_later: int, conflicts: int):
+    with a_lake() as (connection, lake):
+        land(connection, lake, [Row("a", 23, 10, "f1", 1), Row("a", 24 * days_later, 11, "f1", 2)])
+        later = DayRange(MONDAY + timedelta(days=days_later), MONDAY + timedelta(days=days_later))
+        assert settle(connection, lake, later, BOOK, 0.05, reach).conflicts == conflicts
+        assert len(verdicts(connection, lake)["usage_events"]) == 2 - conflicts
+
+
 def test_settling_settled_days_writes_nothing():
     with a_lake() as (connection, lake):
         land(connection, lake, [Row("a", 1, 10, "f1", 1), Row("a", 1, 10, "f2", 1), Row("a", 3, 7, "f2", 2)])
@@ -202,31 +211,34 @@ def test_a_row_that_vanished_is_named_by_file_and_day():
 
 @st.composite
 def files_of_rows(draw: st.DrawFn) -> list[list[Row]]:
-    """A few files whose rows share few ids, few contents and three days."""
+    """A few files whose rows share few ids, few contents and five days."""
     files = []
     for number in range(draw(st.integers(1, 4))):
         keys = draw(
-            st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 71), st.integers(1, 2)), min_size=1, max_size=6)
+            st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 119), st.integers(1, 2)), min_size=1, max_size=6)
         )
         files.append([Row(key, hour, tokens, f"f{number}", row) for row, (key, hour, tokens) in enumerate(keys, 1)])
     return files
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(files=files_of_rows(), data=st.data())
-def test_the_order_of_landing_and_when_the_batch_ran_change_nothing(files: list[list[Row]], data: st.DataObject):
+@given(files=files_of_rows(), reach=st.integers(1, 3), data=st.data())
+def test_the_order_of_landing_and_when_the_batch_ran_change_nothing(
+    files: list[list[Row]], reach: int, data: st.DataObject
+):
+    days = DayRange(MONDAY, MONDAY + timedelta(days=4))
     order = data.draw(st.permutations(files))
     stops = data.draw(st.lists(st.booleans(), min_size=len(files), max_size=len(files)))
     with a_lake() as (connection, once), a_lake() as (other, piecemeal):
         for rows in files:
             land(connection, once, rows)
-        settle(connection, once, DAYS, BOOK, 0.05)
+        settle(connection, once, days, BOOK, 0.05, reach)
         for rows, settle_now in zip(order, stops, strict=True):
             land(other, piecemeal, rows)
             if settle_now:
-                settle(other, piecemeal, DAYS, BOOK, 0.05)
-        for day in DAYS.days():
-            settle(other, piecemeal, DayRange(day, day), BOOK, 0.05)
+                settle(other, piecemeal, days, BOOK, 0.05, reach)
+        for day in days.days():
+            settle(other, piecemeal, DayRange(day, day), BOOK, 0.05, reach)
         assert content(other, piecemeal) == content(connection, once)
         kept = Counter(len(rows) for rows in verdicts(connection, once).values())
         assert sum(size * times for size, times in kept.items()) == sum(len(rows) for rows in files)

@@ -1,8 +1,8 @@
 -- usage_events and usage_rejected (some days, and the days before them that ids are compared with) → a verdict on every
 -- row whose (source, event id) is there more than once. In order of event time, then content, file and row, a row stays
--- unless its predecessor is of the same day or the day before: the answer depends neither on the order of landing nor on
--- how many days are settled at once. Rows quarantined as conflicts earlier take part again, so it does not depend either
--- on when the batch ran in between. The same content again is a duplicate, other content under the same id a conflict.
+-- unless its predecessor is of the same day or no more days before than the one row of id_reach says (an interval): the
+-- answer depends neither on the order of landing nor on how many days are settled at once. Rows quarantined as conflicts
+-- earlier take part again, so it does not depend either on when the batch ran in between. The same content again is a duplicate, other content under the same id a conflict.
 WITH repeated AS (
     SELECT source, event_id FROM usage_events GROUP BY source, event_id HAVING count(*) > 1
     UNION
@@ -53,8 +53,9 @@ ranked AS (
 SELECT
     dt, source, event_id, event_time, file_id, row_number, content,
     CASE
-        WHEN day_before IS NULL OR day_before < dt - INTERVAL 1 DAY THEN 'kept'
+        WHEN day_before IS NULL OR day_before < dt - id_reach.days THEN 'kept'
         WHEN copy > 1 THEN 'duplicate'
         ELSE 'conflict'
     END AS verdict
 FROM ranked
+CROSS JOIN id_reach
