@@ -22,6 +22,7 @@ from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProp
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from obs_pipeline.errors import ObsError
+from obs_pipeline.storage import object_store
 
 if TYPE_CHECKING:
     import duckdb
@@ -109,9 +110,14 @@ def _filled_up(days: DayRange, rows: Mapping[date, int], target_rows: int) -> li
 class Lake:
     """All tables under one folder or object-store URI."""
 
-    def __init__(self, root: str, storage_options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, root: str) -> None:
+        """Raises :class:`LakeError` when ``root`` names a kind of store that there is not."""
         self.root = root.rstrip("/")
-        self._options = dict(storage_options or {})
+        if (scheme := object_store.scheme_of(root)) not in (None, *object_store.SCHEMES):
+            raise LakeError(
+                f"A lake cannot be kept at {root}: {scheme}:// is not known. "
+                "Set OBS_LAKE_URI to a folder or to s3://BUCKET/PATH (any store that speaks S3)."
+            )
 
     def uri(self, table: LakeTable) -> str:
         return f"{self.root}/{table.name}"
@@ -119,7 +125,7 @@ class Lake:
     def open(self, table: LakeTable, version: int | None = None) -> DeltaTable | None:
         """A version of a table (the newest unless named), or None while nothing was ever written to it."""
         try:
-            return DeltaTable(self.uri(table), version=version, storage_options=self._options)
+            return DeltaTable(self.uri(table), version=version)
         except TableNotFoundError:
             return None
         except Exception as error:
@@ -133,7 +139,7 @@ class Lake:
 
         None when there is no such entry (any more). In an object store all entries count as the same.
         """
-        if "://" in self.root:
+        if object_store.scheme_of(self.root):
             return ()
         try:
             found = (Path(self.uri(table)) / "_delta_log" / f"{version:020d}.json").stat()
@@ -217,6 +223,7 @@ class Lake:
             connection.register(f"_{view}_empty", table.schema.empty_table())
             connection.execute(f'CREATE OR REPLACE VIEW "{view}" AS SELECT * FROM "_{view}_empty"')
             return
+        object_store.let_read(connection, self.root)
         columns = ", ".join(f'"{column}"' for column in table.schema.names)
         listing = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
         connection.execute(
@@ -274,7 +281,7 @@ class Lake:
         )
 
     def _create(self, table: LakeTable) -> DeltaTable:
-        if "://" not in self.root:
+        if object_store.scheme_of(self.root) is None:
             Path(self.root).mkdir(parents=True, exist_ok=True)
         return DeltaTable.create(
             self.uri(table),
@@ -283,7 +290,6 @@ class Lake:
             partition_by=[PARTITION],
             name=table.name,
             description=table.description,
-            storage_options=self._options,
         )
 
     def _retrying(self, write: Callable[[], object], table: LakeTable) -> None:
