@@ -140,7 +140,11 @@ def http_app(
     async def ask(request: Request) -> Response:
         question = QUESTIONS[request.path_params["name"]]
         values = await _body(request) if request.method == "POST" else _query(request)
-        return Response(await service.ask_json(question, values, principal_of(request)), media_type="application/json")
+        kept = await service.kept(question, values, principal_of(request))
+        headers = {"ETag": f'"{kept.mark}"', "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+        if request.method != "POST" and headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(kept.json, media_type="application/json", headers=headers)
 
     async def export(request: Request) -> Response:
         values = await _body(request) if request.method == "POST" else _query(request)

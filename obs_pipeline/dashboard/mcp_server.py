@@ -13,6 +13,7 @@ This module imports the SDK, which takes about a second: import it where a serve
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -27,7 +28,6 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard.access import Principal
 from obs_pipeline.dashboard.actions import Action
 from obs_pipeline.dashboard.page import WIDGET
@@ -133,23 +133,21 @@ def _asking(
     async def ask(ctx: Context[Any, Any], **values: Any) -> CallToolResult:
         try:
             caller = principal_of(ctx)
-            answer: q.Shown
             if isinstance(question, Action):
-                answer = await service.act(question, values, caller)
+                done = await service.act(question, values, caller)
+                told, text = question.told(done), done.model_dump_json()
             else:
-                answer = await service.ask(question, values, caller)
+                _mark, told, text = await service.kept(question, values, caller)
         except ObsError as error:
             raise ToolError(str(error)) from None
-        content = answer.model_dump(mode="json")
-        size = len(answer.model_dump_json())
-        if size > LARGEST_ANSWER:
+        if len(text) > LARGEST_ANSWER:
             raise ToolError(
-                f"This answer has {size:,} characters, more than fit; ask for less: a smaller limit, a shorter timeframe, "
-                "days instead of hours, or one agent."
+                f"This answer has {len(text):,} characters, more than fit; ask for less: a smaller limit, a shorter "
+                "timeframe, days instead of hours, or one agent."
             )
         return CallToolResult(
-            content=[TextContent(type="text", text=question.told(answer))],
-            structured_content=content,
+            content=[TextContent(type="text", text=told)],
+            structured_content=json.loads(text),
             _meta={MAY: service.may(caller)},
         )
 

@@ -2,8 +2,10 @@
 
 Here: which name asks which function, which role it needs, and the cache. No transport, no SQL.
 
-An answer is kept for 30 seconds under the versions of the tables it reads, the ledger's mark, the caller's rows and the
-question: a new version or a changed ledger is a new key, so nothing old is served and nothing needs to be told to anyone.
+An answer is kept for 30 seconds under the question and the caller's rows, beside the mark of what it was made from: the
+versions of the tables it reads, and the ledger's state. Under another mark it is no hit, so nothing needs to be told to
+anyone. While a batch writes, every answer is made anew again and again; who asks then waits a moment for the new one, and
+gets the one before, which says what it was made from, where that takes longer. Whoever changed something here waits.
 A cache that is away costs its time and nothing else.
 """
 
@@ -44,6 +46,8 @@ from obs_pipeline.storage.ledger_state import SourceDays, ledger_mark, sources
 _KEPT: Final = timedelta(seconds=30)
 _MAKERS: Final = 4
 """Answers made at the same time. The engine has threads of its own, so more would only take turns with each other."""
+_FRESH: Final = 1.0
+"""Seconds for which a look at lake and ledger is good enough not to wait for the next, while somebody makes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,32 @@ class Mark(NamedTuple):
     pinned: Pinned
     ledger: str
 
+    def of(self, question: Question, key: str) -> str:
+        """A short text that differs wherever the answer may. ``key`` tells what is asked and whose rows are seen."""
+        text = f"{key}|{self.pinned.mark_of(question.reads)}|{self.ledger}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Kept(NamedTuple):
+    """An answer as it is sent: its JSON, the sentence beside it, and the mark of what it was made from."""
+
+    mark: str
+    told: str
+    json: str
+
+    def packed(self) -> str:
+        return f"{json.dumps([self.mark, self.told])}\n{self.json}"
+
+    @classmethod
+    def unpacked(cls, text: str | None) -> Kept | None:
+        """None where it is none: a shared cache may hold anything."""
+        head, _, rest = (text or "").partition("\n")
+        try:
+            mark, told = json.loads(head)
+        except (ValueError, TypeError):
+            return None
+        return cls(str(mark), str(told), rest)
+
 
 def put(question: Question | Action, values: Mapping[str, Any]) -> q.Asked:
     """The inputs of a question from what a caller sent.
@@ -211,7 +241,8 @@ class Service:
 
     ``cache_url`` is ``mem://`` or the URL of a Redis server, which processes may share. ``count`` hears of each cache look-up.
     ``look_again`` is for how many seconds a look at lake and ledger serves those who ask at the same time. ``patience`` is for
-    how many seconds a question waits for a new version to be copied before it is answered from the one before; None waits.
+    how many seconds a question waits for a new version to be copied, and then for its answer to be made of it, before it is
+    answered from the version before; None waits.
     ``writes`` is the clock by which deeds are dated; without one nothing may be changed. ``explain`` takes anomalies apart.
     """
 
@@ -242,7 +273,10 @@ class Service:
         self._looker = ThreadPoolExecutor(1, "look-again")
         self._look: Future[Mark] | None = None
         self._makers = ThreadPoolExecutor(_MAKERS, "answer")
-        self._making: dict[str, Future[str]] = {}
+        # One at a time, so that those who cannot do without an answer are served before those who have the one before.
+        self._remakers = ThreadPoolExecutor(1, "answer-again")
+        self._making: dict[tuple[str, str], asyncio.Task[Kept]] = {}
+        self._waits_until = -math.inf
         self._alerts = AlertStore(ledger)
         self._labels = AnomalyLabels(ledger)
         self._log = AccessLog(ledger)
@@ -262,18 +296,26 @@ class Service:
 
     async def ask_json(self, question: Question, values: Mapping[str, Any], principal: Principal) -> str:
         """The answer of :meth:`ask` as JSON text."""
+        return (await self.kept(question, values, principal)).json
+
+    async def kept(self, question: Question, values: Mapping[str, Any], principal: Principal) -> Kept:
+        """The answer of :meth:`ask` as it is sent."""
         principal.require(question.role)
         asked = put(question, values)
-        mark = self._recent_mark()
-        if mark is None:
-            mark = await self._newest_mark()
-        key = _key(mark, question, asked, principal)
-        kept: str | None = await self.cache.get(key)
-        self.count(kept is not None)
-        if kept is None:
-            kept = await self._made(key, question, asked, principal)
-            await self.cache.set(key, kept, _KEPT.total_seconds())
-        return kept
+        key = _key(question, asked, principal)
+        mark = (self._recent_mark() or await self._newest_mark()).of(question, key)
+        held = Kept.unpacked(await self.cache.get(key))
+        hit = held is not None and held.mark == mark
+        self.count(hit)
+        if held is not None and hit:
+            return held
+        may_lag = held is not None and self._patience is not None and self._ticks() >= self._waits_until
+        making = self._made(key, "" if may_lag else mark, question, asked, principal)
+        if held is None or not may_lag:
+            # One who goes away takes nothing from the others who wait.
+            return await asyncio.shield(making)
+        done, _ = await asyncio.wait({making}, timeout=self._patience)
+        return making.result() if done else held
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -307,22 +349,29 @@ class Service:
             acting = Acting(principal, reader, self._alerts, self._labels, self._log, self._writes())
             done = action.function(acting, asked)
         # Whoever changed something sees it with the next question.
-        self._marked = (-math.inf, self._marked[1])
+        now = self._ticks()
+        self._marked = (now, Mark(self._marked[1].pinned, ledger_mark(self.ledger)))
+        self._waits_until = now + _KEPT.total_seconds()
         return done
 
     def mark(self) -> Mark:
         """What the answers of now are made from."""
         looked = self._ticks()
         mark = Mark(self.snapshot.follow(), ledger_mark(self.ledger))
-        self._marked = (looked, mark)
+        if looked >= self._marked[0]:
+            self._marked = (looked, mark)
         return mark
 
     def answer(self, question: Question, asked: q.Asked, principal: Principal) -> q.Answer:
         """Answer without a cache."""
-        seen = self._seen()
+        return self._answered(question, asked, principal)[1]
+
+    def _answered(self, question: Question, asked: q.Asked, principal: Principal) -> tuple[Mark, q.Answer]:
+        # The ledger's mark is older than what is read of it, so what changes meanwhile is found to have changed.
+        ledger, seen = self._seen()
         with self.snapshot.reading(principal) as reader:
             asking = Asking(principal, reader, seen, self._lateness, self._alerts, self._explain, question.reads)
-            return question.function(asking, asked)
+            return Mark(reader.pinned, ledger), question.function(asking, asked)
 
     def export(self, values: Mapping[str, Any], principal: Principal) -> Iterator[q.Export | str]:
         """A whole export: what it tells of itself, then its text in parts. All of it is of one set of versions.
@@ -335,7 +384,7 @@ class Service:
         asked = put(question, values)
         assert isinstance(asked, q.ExportAsked)
         self.mark()
-        seen = self._seen()
+        _, seen = self._seen()
         with self.snapshot.reading(principal) as reader:
             yield from export_file(
                 Asking(principal, reader, seen, self._lateness, self._alerts, reads=question.reads), asked
@@ -345,27 +394,48 @@ class Service:
         looked, mark = self._marked
         return mark if self._ticks() - looked < self._look_again else None
 
-    async def _made(self, key: str, question: Question, asked: q.Asked, principal: Principal) -> str:
-        """One answer for all who ask the same now."""
-        making = self._making.get(key)
+    def _made(
+        self, key: str, mark: str, question: Question, asked: q.Asked, principal: Principal
+    ) -> asyncio.Task[Kept]:
+        """One answer for all who ask the same now: of this mark, or of whatever is the newest when its turn has come."""
+        making = self._making.get((key, mark))
         if making is None:
-            making = self._making[key] = self._makers.submit(self._answer_json, question, asked, principal)
-            making.add_done_callback(lambda _made: self._making.pop(key, None))
-        # One who goes away takes nothing from the others who wait.
-        return await asyncio.shield(asyncio.wrap_future(making))
+            makers = self._makers if mark else self._remakers
+            making = asyncio.ensure_future(self._make(makers, key, question, asked, principal))
+            self._making[key, mark] = making
+            making.add_done_callback(lambda made: self._forget(key, mark, made))
+        return making
+
+    def _forget(self, key: str, mark: str, made: asyncio.Task[Kept]) -> None:
+        self._making.pop((key, mark), None)
+        if not made.cancelled():
+            # Looked at, so that a failure that nobody waits for any more is not told as a fault of the program.
+            made.exception()
+
+    async def _make(
+        self, makers: ThreadPoolExecutor, key: str, question: Question, asked: q.Asked, principal: Principal
+    ) -> Kept:
+        made = await asyncio.wrap_future(makers.submit(self._answer_json, question, asked, principal))
+        await self.cache.set(key, made.packed(), _KEPT.total_seconds())
+        return made
 
     async def _newest_mark(self) -> Mark:
         """One look for all who ask now; the mark before where it takes longer than they have patience for."""
         if self._look is None or self._look.done():
             self._look = self._looker.submit(self.mark)
         looked, before = self._marked
+        age = self._ticks() - looked
+        if self._patience is not None and age < _FRESH:
+            return before
         look = asyncio.wrap_future(self._look)
-        recent = self._ticks() - looked < _KEPT.total_seconds()
-        done, _ = await asyncio.wait({look}, timeout=self._patience if recent else None)
+        done, _ = await asyncio.wait({look}, timeout=self._patience if age < _KEPT.total_seconds() else None)
         return look.result() if done else before
 
-    def _answer_json(self, question: Question, asked: q.Asked, principal: Principal) -> str:
-        return self.answer(question, asked, principal).model_dump_json()
+    def _answer_json(self, question: Question, asked: q.Asked, principal: Principal) -> Kept:
+        mark, answer = self._answered(question, asked, principal)
+        return Kept(
+            mark.of(question, _key(question, asked, principal)), question.told(answer), answer.model_dump_json()
+        )
 
     def ready(self) -> None:
         """
@@ -381,22 +451,23 @@ class Service:
     async def close(self) -> None:
         self._looker.shutdown()
         self._makers.shutdown()
+        self._remakers.shutdown(cancel_futures=True)
         await self.cache.close()
         self.snapshot.close()
 
-    def _seen(self) -> Mapping[str, SourceDays]:
+    def _seen(self) -> tuple[str, Mapping[str, SourceDays]]:
         mark = ledger_mark(self.ledger)
         with self._lock:
             if self._sources is None or self._sources[0] != mark:
                 self._sources = (mark, sources(self.ledger))
-            return self._sources[1]
+            return self._sources
 
 
 UNAVAILABLE: Final = (NotReady, LedgerError)
 """What a caller can only wait for."""
 
 
-def _key(mark: Mark, question: Question, asked: q.Asked, principal: Principal) -> str:
+def _key(question: Question, asked: q.Asked, principal: Principal) -> str:
     whose = json.dumps([principal.org, sorted(principal.projects)])
-    text = "|".join((mark.pinned.mark_of(question.reads), mark.ledger, question.name, asked.model_dump_json(), whose))
+    text = "|".join((question.name, asked.model_dump_json(), whose))
     return "answer:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

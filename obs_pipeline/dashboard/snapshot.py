@@ -174,6 +174,8 @@ class Snapshot:
         self._opened: dict[str, Any] = {}
         self._entries: dict[str, tuple[int, ...] | None] = {}
         self._held: dict[str, set[str]] = {name: set() for name in _COPIES}
+        # Each row of a copy names its file: by a number, as the names would take more room than the rows.
+        self._numbers: dict[str, int] = {}
         self._pinned = Pinned({}, {})
         self._connection = duckdb.connect(":memory:")
         engine.configure(self._connection, memory_limit=memory_limit, threads=threads, scratch=scratch)
@@ -181,7 +183,7 @@ class Snapshot:
         for name, (table, query) in _COPIES.items():
             self._connection.register("files", table.schema.empty_table())
             self._connection.execute(
-                f'CREATE TABLE "{name}" AS SELECT CAST(NULL AS VARCHAR) AS file, * FROM ({query}) LIMIT 0'
+                f'CREATE TABLE "{name}" AS SELECT CAST(NULL AS INTEGER) AS file, * FROM ({query}) LIMIT 0'
             )
             self._connection.unregister("files")
 
@@ -283,11 +285,12 @@ class Snapshot:
         self._connection.execute("BEGIN TRANSACTION")
         try:
             for name, (_, query) in _COPIES.items():
-                if gone := self._held[name] - copied[name]:
-                    self._connection.execute(f'DELETE FROM "{name}" WHERE list_contains(?, file)', [sorted(gone)])
+                if gone := [self._numbers[file] for file in self._held[name] - copied[name]]:
+                    self._connection.execute(f'DELETE FROM "{name}" WHERE list_contains(?, file)', [gone])
                 for file in sorted(copied[name] - self._held[name]):
-                    rows = f"SELECT ? AS file, * FROM ({query.replace('FROM files', f'FROM {_scan([file])}')})"
-                    self._connection.execute(f'INSERT INTO "{name}" BY NAME {rows}', [file])
+                    rows = query.replace("FROM files", f"FROM {_scan([file])}")
+                    number = self._numbers.setdefault(file, len(self._numbers))
+                    self._connection.execute(f'INSERT INTO "{name}" BY NAME SELECT {number} AS file, * FROM ({rows})')
             with self._swapping:
                 self._connection.execute("COMMIT")
                 self._held, self._pinned = copied, pinned

@@ -128,6 +128,19 @@ def test_a_query_asks_like_a_body(served: Served, client: TestClient):
     assert client.get("/api/dashboard_get_anomalies?limit=2&limit=3", headers=headers).status_code == 422
 
 
+def test_an_answer_that_a_browser_has_already_is_not_sent_again(served: Served, client: TestClient):
+    path, headers = "/api/dashboard_get_metrics?timeframe=week", as_(served, "viewer")
+    first = client.get(path, headers=headers)
+    again = client.get(path, headers={**headers, "If-None-Match": f'"other", W/{first.headers["ETag"]}'})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["ETag"] == first.headers["ETag"]
+    other = client.get(path, headers={**headers, "If-None-Match": '"other"'})
+    assert (other.status_code, other.content) == (200, first.content)
+    # Another caller of the same address is answered for itself.
+    theirs = client.get(path, headers={**as_(served, "viewer", "globex"), "If-None-Match": first.headers["ETag"]})
+    assert (theirs.status_code, theirs.json() == first.json()) == (200, False)
+
+
 @pytest.mark.parametrize(
     "body", [b"{", b"[]", b"\xff", b'{"timeframe": "year"}', b'{"x": 1}', b'"' + b"x" * 70_000, b"[" * 60_000]
 )

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import shutil
 import threading
+from datetime import timedelta
 from pathlib import Path
 
+import anyio
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from obs_pipeline.alerting.records import incident_row
 from obs_pipeline.dashboard.access import LOCAL
-from obs_pipeline.dashboard.service import QUESTIONS, Service
+from obs_pipeline.dashboard.actions import ACTIONS
+from obs_pipeline.dashboard.service import QUESTIONS, Kept, Service
 from obs_pipeline.dashboard.snapshot import NotReady, Snapshot
 from obs_pipeline.dashboard.tables import MART_SPEND
+from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.lake import Lake
-from obs_pipeline_tests.dashboard.served import DAYS, LATENESS, Served, serve
+from obs_pipeline.storage.ledger import Ledger
+from obs_pipeline_tests.alerting.cases import incident
+from obs_pipeline_tests.dashboard.served import DAYS, LATENESS, NOW, Served, serve
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +159,6 @@ async def test_while_a_version_is_copied_the_one_before_answers(served: Served, 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_those_who_ask_the_same_at_once_are_answered_once(served: Served, lake, anyio_backend: str):
-    import anyio
-
     service = Service(Snapshot(lake), served.ledger, lateness=LATENESS)
     made: list[str] = []
     answer = service._answer_json
@@ -179,3 +186,79 @@ def test_a_version_of_a_table_that_a_question_does_not_read_leaves_its_answer(se
     for name, changes in (("dashboard_get_metrics", False), ("get_effective_policy", True)):
         reads = QUESTIONS[name].reads
         assert (pinned.mark_of(reads) != after.mark_of(reads)) == changes
+
+
+class Slow:
+    """Lets answers be made when told to."""
+
+    def __init__(self, service: Service) -> None:
+        self.go_on, self.asked = threading.Event(), threading.Event()
+        self._answer = service._answer_json
+        service._answer_json = self  # type: ignore[method-assign,assignment]
+
+    def __call__(self, *of: object) -> object:
+        self.asked.set()
+        self.go_on.wait(20)
+        return self._answer(*of)  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_while_an_answer_is_made_of_a_new_version_the_one_before_is_given(served: Served, lake, anyio_backend):
+    service = Service(Snapshot(lake), served.ledger, lateness=LATENESS, patience=0.01)
+    metrics, week = QUESTIONS["dashboard_get_metrics"], {"timeframe": "week"}
+    before = await service.ask(metrics, week, LOCAL)
+    slow = Slow(service)
+    halve(lake)
+    service.mark()
+    for _ in range(3):
+        assert await service.ask(metrics, week, LOCAL) == before
+    slow.go_on.set()
+    while (after := await service.ask(metrics, week, LOCAL)) == before:
+        await anyio.sleep(0.01)
+    assert after.versions["mart_spend"] > before.versions["mart_spend"]
+    assert after.calls < before.calls
+    await service.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_answer_older_than_half_a_minute_is_not_given_for_a_new_version(served, lake, anyio_backend):
+    now = 0.0
+    service = Service(Snapshot(lake), served.ledger, lateness=LATENESS, patience=0.01, ticks=lambda: now)
+    # The cache has a clock of its own, so what it would have dropped is dropped here.
+    metrics, week = QUESTIONS["dashboard_get_metrics"], {"timeframe": "week"}
+    before = await service.ask(metrics, week, LOCAL)
+    await service.cache._cache.clear()
+    halve(lake)
+    now = 31.0
+    assert (await service.ask(metrics, week, LOCAL)).calls < before.calls
+    await service.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_who_changed_something_waits_for_an_answer_that_shows_it(served, lake, tmp_path, anyio_backend):
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with AlertStore(ledger).deciding(NOW) as deciding:
+        deciding.keep_incidents([incident_row(incident("inc-1", org="acme", updated_at=NOW))])
+    service = Service(
+        Snapshot(lake), ledger, lateness=LATENESS, patience=0.0, look_again=60, writes=lambda: NOW + timedelta(hours=1)
+    )
+    shown, inputs = QUESTIONS["list_incidents"], {"orgId": "acme"}
+    (one,) = (await service.ask(shown, inputs, LOCAL)).incidents
+    assert one.status == "open"
+    await service.act(ACTIONS["acknowledge_incident"], {"incidentId": "inc-1"}, LOCAL)
+    (one,) = (await service.ask(shown, inputs, LOCAL)).incidents
+    assert one.status == "acknowledged"
+    await service.close()
+
+
+@pytest.mark.parametrize("text", [None, "", "x", "[]", "7\n{}", '{"a": 1}\n{}', '["a"]\n{}', "\udcff"])
+def test_what_is_no_kept_answer_is_not_taken_for_one(text: str | None):
+    assert Kept.unpacked(text) is None
+
+
+@given(mark=st.text(), told=st.text(), body=st.text())
+def test_a_kept_answer_comes_back_as_it_was(mark: str, told: str, body: str):
+    assert Kept.unpacked(Kept(mark, told, body).packed()) == Kept(mark, told, body)

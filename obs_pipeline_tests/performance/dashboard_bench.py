@@ -234,13 +234,18 @@ async def sustained(
     }  # fmt: skip
 
 
+def service_over(lake: Lake, ledger: Ledger, folder: Path) -> Service:
+    """As ``obs-pipeline serve`` makes it."""
+    snapshot = Snapshot(lake, scratch=folder / "scratch", look_again=0.1)
+    return Service(snapshot, ledger, lateness=LATENESS, look_again=0.1, patience=0.02)
+
+
 def serve(folder: Path, port: int) -> None:
     """The server, as ``obs-pipeline serve`` makes it."""
     import uvicorn
 
     lake, ledger = Lake(f"{folder}/lake"), Ledger(f"sqlite:///{folder}/ledger.db")
-    snapshot = Snapshot(lake, scratch=folder / "scratch", look_again=0.1)
-    service = Service(snapshot, ledger, lateness=LATENESS, look_again=0.1, patience=0.02)
+    service = service_over(lake, ledger, folder)
     service.mark()
     app = http_app(service, Gate(AccessStore(ledger), look_again=0.1), clock=utc_now, limit=RateLimit(10**7, 10**7))
     uvicorn.run(app, port=port, log_level="error", access_log=False)
@@ -313,7 +318,7 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         fill(lake, options.agents, options.days)
         fill_ledger(ledger)
     made = time.perf_counter()
-    service = Service(Snapshot(lake, scratch=folder / "scratch", look_again=0.1), ledger, lateness=LATENESS)
+    service = service_over(lake, ledger, folder)
     service.mark()
     told |= {"made_s": round(made - start, 1), "first_copy_s": round(time.perf_counter() - made, 1)}
     told["tools_ms"] = asyncio.run(each(service, options.agents, options.turns))
