@@ -172,7 +172,7 @@ class Snapshot:
         self._following = threading.Lock()
         self._swapping = threading.Lock()
         self._opened: dict[str, Any] = {}
-        self._entries: dict[str, tuple[int, ...] | None] = {}
+        self._entries: dict[str, str | None] = {}
         self._held: dict[str, set[str]] = {name: set() for name in _COPIES}
         # Each row of a copy names its file: by a number, as the names would take more room than the rows.
         self._numbers: dict[str, int] = {}

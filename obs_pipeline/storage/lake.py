@@ -26,6 +26,7 @@ from obs_pipeline.storage import object_store
 
 if TYPE_CHECKING:
     import duckdb
+    from pyarrow.fs import FileSystem
 
 PARTITION: Final = "dt"
 _WRITE_ATTEMPTS: Final = 6
@@ -118,6 +119,7 @@ class Lake:
                 f"A lake cannot be kept at {root}: {scheme}:// is not known. "
                 "Set OBS_LAKE_URI to a folder or to s3://BUCKET/PATH (any store that speaks S3)."
             )
+        self._store: FileSystem | None = None
 
     def uri(self, table: LakeTable) -> str:
         return f"{self.root}/{table.name}"
@@ -134,18 +136,27 @@ class Lake:
                 "Check the path and its permissions, or restore the folder from a copy."
             ) from error
 
-    def entry(self, table: LakeTable, version: int) -> tuple[int, ...] | None:
+    def entry(self, table: LakeTable, version: int) -> str | None:
         """What tells the log's entry of a version from one of a table that was made anew under the same path.
 
-        None when there is no such entry (any more). In an object store all entries count as the same.
+        None when there is no such entry (any more).
+
+        Raises:
+            LakeError: an object store cannot be asked now.
         """
-        if object_store.scheme_of(self.root):
-            return ()
+        where = f"{self.uri(table)}/_delta_log/{version:020d}.json"
+        if object_store.scheme_of(self.root) is None:
+            try:
+                found = Path(where).stat()
+            except OSError:
+                return None
+            return f"{found.st_ino} {found.st_mtime_ns}"
+        if self._store is None:
+            self._store = object_store.store_of(self.root)
         try:
-            found = (Path(self.uri(table)) / "_delta_log" / f"{version:020d}.json").stat()
-        except OSError:
-            return None
-        return (found.st_ino, found.st_mtime_ns)
+            return object_store.tag_of(self._store, where)
+        except OSError as error:
+            raise LakeError(f"The table {table.name} at {self.uri(table)} cannot be asked for: {error}") from error
 
     def version(self, table: LakeTable) -> int | None:
         opened = self.open(table)

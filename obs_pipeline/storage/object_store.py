@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import duckdb
+    from pyarrow.fs import FileSystem
 
 SCHEMES: Final = ("s3",)
 
@@ -32,3 +33,24 @@ def let_read(connection: duckdb.DuckDBPyConnection, uri: str) -> None:
 
     store, _ = FileSystem.from_uri(uri)
     connection.register_filesystem(ArrowFSWrapper(store))
+
+
+def store_of(uri: str) -> FileSystem:
+    """The store that ``uri`` lies in. Making one costs more than asking it: keep it."""
+    from pyarrow.fs import FileSystem
+
+    store, _ = FileSystem.from_uri(uri)
+    return store
+
+
+def tag_of(store: FileSystem, uri: str) -> str | None:
+    """What tells an object from any other that was ever kept under its name; None where there is none.
+
+    Raises:
+        OSError: the store cannot be asked.
+    """
+    try:
+        with store.open_input_file(uri.partition("://")[2]) as found:
+            return str(sorted(found.metadata().items()))
+    except FileNotFoundError:
+        return None

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow.fs import FileSystem
 
 from obs_pipeline.alerting.records import incident_row
 from obs_pipeline.dashboard.access import LOCAL
@@ -24,6 +25,7 @@ from obs_pipeline.storage.lake import Lake
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline_tests.alerting.cases import incident
 from obs_pipeline_tests.dashboard.served import DAYS, LATENESS, NOW, Served, serve
+from obs_pipeline_tests.object_store import ObjectStore, object_store  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +116,30 @@ def test_a_table_that_was_made_anew_is_followed_whatever_its_version(served: Ser
         assert pinned.mark_of([MART_SPEND]) not in (before.mark_of([MART_SPEND]), mark)
         assert calls(snapshot) == writes * pc.sum(rows.filter(pc.field("grain") == "day")["calls"]).as_py()
         mark = pinned.mark_of([MART_SPEND])
+
+
+def test_a_lake_in_an_object_store_that_was_made_anew_is_another(
+    served: Served,
+    object_store: ObjectStore,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    lake = Lake(object_store.uri("made-anew"))
+    store, path = FileSystem.from_uri(lake.root)
+    rows = served.lake.open(MART_SPEND).to_pyarrow_table()
+    lake.append(MART_SPEND, rows)
+    snapshot = Snapshot(lake)
+    mark, before = snapshot.follow().mark_of([MART_SPEND]), calls(snapshot)
+    assert snapshot.follow().mark_of([MART_SPEND]) == mark
+    # Within the second, and to the same version.
+    store.delete_dir_contents(path)
+    lake.append(MART_SPEND, rows.filter(pc.field("dt") == DAYS.first))
+    assert snapshot.follow().mark_of([MART_SPEND]) != mark
+    assert 0 < calls(snapshot) < before
+    store.delete_dir_contents(path)
+    with pytest.raises(NotReady):
+        snapshot.follow()
 
 
 def test_a_table_that_cannot_be_read_is_said_to_be_so_and_read_when_it_can(served: Served, lake: Lake):
