@@ -23,10 +23,13 @@ HourMethod = Literal["zscore", "iqr", "usage_model"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 GRAINS: tuple[Grain, ...] = get_args(Grain)
+CALIBRATED: frozenset[str] = frozenset({"usage_model"})
+"""Methods whose marks are set by the false-alarm budget; those of the others are the thresholds."""
 GRAIN_LENGTH: Mapping[str, timedelta] = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Allowance = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 
 class DetectionConfigError(ObsError):
@@ -44,7 +47,7 @@ def _without_repeats(chosen: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Thresholds(_Settings):
-    """How many sigmas away from its baseline a value must be for each severity."""
+    """How many sigmas away from its baseline a value must be for each severity, for methods that are not calibrated."""
 
     info: Positive = 2.0
     warning: Positive = 3.0
@@ -57,6 +60,23 @@ class Thresholds(_Settings):
         return self
 
 
+class AlarmBudget(_Settings):
+    """How many false alarms of each severity and above a calibrated method may raise about one agent in a week.
+
+    Counted over all metrics that are looked at and before the materiality floor, so what is seen lies below it.
+    """
+
+    info: Allowance = 1.0
+    warning: Allowance = 0.2
+    critical: Allowance = 0.05
+
+    @model_validator(mode="after")
+    def _fall(self) -> AlarmBudget:
+        if not self.info > self.warning > self.critical:
+            raise ValueError("info, warning and critical must fall in this order: graver alarms are rarer")
+        return self
+
+
 class GrainMethods(_Settings):
     """The detector of each grain. Hours are compared with the same hour of the day, days with the days before.
 
@@ -64,7 +84,11 @@ class GrainMethods(_Settings):
     """
 
     day: Method = "zscore"
-    hour: HourMethod = "zscore"
+    hour: HourMethod = "usage_model"
+
+    def of(self, grain: Grain) -> HourMethod:
+        """The detector of one grain."""
+        return self.day if grain == "day" else self.hour
 
 
 class GrainFloors(_Settings):
@@ -124,6 +148,7 @@ class AnomalyDetectionConfig(_Settings):
     grains: Annotated[tuple[Grain, ...], AfterValidator(_without_repeats)] = GRAINS
     method: GrainMethods = GrainMethods()
     thresholds: Thresholds = Thresholds()
+    false_alarms_per_agent_week: AlarmBudget = AlarmBudget()
     lookback_days: Annotated[int, Field(ge=2, le=366)] = 28
     minimum_data_points: Annotated[int, Field(ge=2)] = 7
     level_shift_days: Annotated[int, Field(ge=0)] = 7
@@ -141,6 +166,13 @@ class AnomalyDetectionConfig(_Settings):
                 f"within lookback_days ({self.lookback_days})"
             )
         return self
+
+    def marks(self, grain: Grain) -> Thresholds:
+        """The sigmas that severities ask for at this grain.
+
+        A calibrated method reports on a scale of its own, on which its budget is spent at the usual two, three and five.
+        """
+        return Thresholds() if self.method.of(grain) in CALIBRATED else self.thresholds
 
     @property
     def settles_after(self) -> int:

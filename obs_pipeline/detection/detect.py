@@ -248,7 +248,7 @@ class _Verdicts:
     ranks: Ints
     scores: Floats
     confidences: Floats
-    method: Rule
+    methods: list[Rule]
     remarks: list[dict[str, Any]]
 
 
@@ -261,7 +261,11 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
     material = counts & (np.abs(excess) >= config.materiality.relative * np.abs(usual))
     stake = np.where(material, np.abs(excess) / floor, 0.0)
     weighed = judged.deviation / block.asked[:, None, :]
-    by_deviation = scoring.severity_ranks(weighed, stake, config.thresholds)
+    marks = config.marks(grain)
+    by_deviation = scoring.severity_ranks(weighed, stake, marks)
+    if judged.by_windows is not None:
+        simple = scoring.severity_ranks(weighed, stake, config.thresholds)
+        by_deviation = np.where(judged.by_windows, simple, by_deviation)
 
     overcharge = _overcharge(block)
     by_price = scoring.price_ranks(overcharge, config.price_contradiction)
@@ -278,7 +282,7 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
     by_shift = chosen(moved) & (chosen(by_price) == 0) & (chosen(by_deviation) == 0)
     deviation, observed = chosen(weighed), chosen(judged.observed)
     # A contradicted price is no matter of sigmas: it weighs as much as the threshold of a critical deviation.
-    sigmas = np.where(price_decides, np.fmax(np.abs(deviation), config.thresholds.critical), deviation)
+    sigmas = np.where(price_decides, np.fmax(np.abs(deviation), marks.critical), deviation)
     if judged.shift is not None:
         sigmas = deviation = np.where(by_shift, chosen(judged.shift.deviation), sigmas)
     stakes = np.fmax(chosen(stake), chosen(overcharge) / floor)
@@ -291,8 +295,13 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
         np.where(np.isnan(stated), scoring.confidences(deviation, chosen(judged.points), grain), stated),
     )
     findings = _findings(block, rows, price_decides, chosen(overcharge), by_shift)
-    method: Rule = config.method.day if grain == "day" else config.method.hour
-    return _Verdicts(rows.order, findings, chosen(ranks), scores, confidences, method, _remarks(block, rows))
+    methods: list[Rule] = [config.method.of(grain)] * at.size
+    if judged.by_windows is not None:
+        methods = [
+            "zscore" if windows else method for windows, method in zip(chosen(judged.by_windows), methods, strict=True)
+        ]
+    remarks = _remarks(block, rows)
+    return _Verdicts(rows.order, findings, chosen(ranks), scores, confidences, methods, remarks)
 
 
 def _remarks(block: _Block, rows: _Rows) -> list[dict[str, Any]]:
@@ -323,6 +332,7 @@ def _anomalies(verdicts: _Verdicts, calls: Mapping[Moment, Mapping[Kind, Call]])
         verdicts.ranks,
         verdicts.scores,
         verdicts.confidences,
+        verdicts.methods,
         verdicts.remarks,
         strict=True,
     )
@@ -335,10 +345,10 @@ def _anomalies(verdicts: _Verdicts, calls: Mapping[Moment, Mapping[Kind, Call]])
                 severity=SEVERITIES[rank - 1],
                 score=round(float(score), 2),
                 confidence=round(float(confidence), 3),
-                method=_method(finding, verdicts.method),
+                method=_method(finding, method),
             ),
         )
-        for order, finding, rank, score, confidence, remarks in ranked
+        for order, finding, rank, score, confidence, method, remarks in ranked
     ]
 
 

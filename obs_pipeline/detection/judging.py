@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from obs_pipeline.detection import metrics
 from obs_pipeline.detection.config import AnomalyDetectionConfig, Grain, Metric
@@ -27,6 +28,9 @@ BURST_WEIGHT: Final = 1.2
 """How much of the size of its bursts an idle series takes for its spread: a warning is then some 13 times the usual
 burst (``(3 * 1.2) ** 2`` on the root scale)."""
 
+RHYTHM_HOURS: Final = 168
+"""Hours with usage in the look-back from which on an agent has a course that the usage model can learn."""
+
 _CHUNK_VALUES: Final = 250_000
 """Look-back values looked at in one go: enough for numpy, little for memory."""
 
@@ -40,6 +44,7 @@ class Judged:
     NaN where unknown; expected, band and deviation are NaN there and while learning. ``confidence`` is None for
     detectors that have none of their own. ``due`` is what the excess is counted from: the expected value, or the
     nearest that a planned event allows. ``shift``, of days alone, is the lasting change of level that was learned.
+    ``by_windows`` says which values a model left to z-scores of windows; None where there is no model.
     """
 
     observed: Floats
@@ -53,6 +58,7 @@ class Judged:
     exposure: Floats
     shift: Shift | None = None
     confidence: Floats | None = None
+    by_windows: Bools | None = None
 
 
 def judge(
@@ -62,30 +68,104 @@ def judge(
 
     ``planned`` says what the calendar expects of those days.
     """
-    method = config.method.day if grain == "day" else config.method.hour
+    method = config.method.of(grain)
     if method == "usage_model":
-        plain = _judge_windows(panel, metric, grain, config, DETECTORS["zscore"], planned)
-        return _judge_by_model(panel, metric, config, plain, planned)
+        return _judge_by_model(panel, metric, config, planned)
     return _judge_windows(panel, metric, grain, config, DETECTORS[method], planned)
 
 
-def _judge_by_model(
-    panel: Panel, metric: Metric, config: AnomalyDetectionConfig, plain: Judged, planned: Planned | None
-) -> Judged:
-    """What the windows say of the past, with the usage model's expectation in the place of theirs.
+def _judge_by_model(panel: Panel, metric: Metric, config: AnomalyDetectionConfig, planned: Planned | None) -> Judged:
+    """What the usage model says of the hours; see :func:`_left_to_windows` for those it says nothing of."""
+    from obs_pipeline.detection.usage_judging import judge_hours, marks
 
-    Hours of a planned event stay as the windows judged them: the model would take the event for its own course.
-    """
-    from obs_pipeline.detection.usage_judging import judge_hours
-
-    verdict = judge_hours(panel, metric, config.lookback_days, config.thresholds.info)
+    reached = marks(config.false_alarms_per_agent_week, len(config.metrics))
+    verdict = judge_hours(panel, metric, config.lookback_days, config.thresholds.info, reached)
+    plain = _looked_up(panel, metric, config)
     known = ~np.isnan(plain.observed) & (plain.points >= config.minimum_data_points)
     found: dict[str, Any] = {name: np.where(known, array, np.nan) for name, array in verdict._asdict().items()}
-    found["due"] = found["expected"]
-    if planned is not None:
-        stated = {**{name: getattr(plain, name) for name in found}, "confidence": np.full(known.shape, np.nan)}
-        found = {name: np.where(planned.cells, stated[name], array) for name, array in found.items()}
-    return replace(plain, **found)
+    judged = replace(plain, **found, due=found["expected"], by_windows=_left_to_windows(panel, config, planned))
+    return _with_windows(judged, panel, metric, config, planned)
+
+
+def _left_to_windows(panel: Panel, config: AnomalyDetectionConfig, planned: Planned | None) -> Bools:
+    """The hours, (series, point, tested day), that are compared with the same hour of the days before even so.
+
+    Those of agents without a rhythm: an agent used now and then has no course to learn, and its first large hour would be
+    taken for one. And those of planned events, which the model would take for its own course.
+    """
+    rhythm = _has_rhythm(panel, config.lookback_days)
+    left = np.repeat(~rhythm[:, None, :], panel.points, axis=1)
+    return left if planned is None else left | planned.cells
+
+
+def _has_rhythm(panel: Panel, lookback: int) -> Bools:
+    """(series, tested day): used in at least :data:`RHYTHM_HOURS` hours of the look-back."""
+    count, points, days = panel.shape
+    owner_day = panel.cells // (points * days) * days + panel.cells % days
+    hours = np.bincount(owner_day, minlength=count * days).reshape(count, days)
+    running = np.concatenate([np.zeros((count, 1), np.int64), np.cumsum(hours, axis=1)], axis=1)
+    seen: Bools = running[:, lookback:-1] - running[:, : -lookback - 1] >= RHYTHM_HOURS
+    return seen
+
+
+def _with_windows(
+    judged: Judged, panel: Panel, metric: Metric, config: AnomalyDetectionConfig, planned: Planned | None
+) -> Judged:
+    """The verdicts with those of the windows where these decide; only the series concerned are looked at again."""
+    by_windows = judged.by_windows
+    if by_windows is None or not by_windows.any():
+        return judged
+    at = np.flatnonzero(by_windows.any(axis=(1, 2)))
+    of_these = None if planned is None else planned.of(at)
+    windows = _judge_windows(_part(panel, at), metric, "hour", config, DETECTORS["zscore"], of_these)
+    names = ("expected", "due", "lower", "upper", "deviation", "confidence")
+    whole = {name: getattr(judged, name).copy() for name in names}
+    for name, array in whole.items():
+        stated = getattr(windows, name)
+        array[at] = np.where(by_windows[at], np.nan if stated is None else stated, array[at])
+    return replace(judged, **whole)
+
+
+def _part(panel: Panel, chosen: Ints) -> Panel:
+    """The panel of some series alone, given in rising order."""
+    size = panel.points * panel.days
+    owner, rest = np.divmod(panel.cells, size)
+    kept = np.isin(owner, chosen)
+    return replace(
+        panel,
+        series=panel.series.take(pa.array(chosen)),
+        cells=np.searchsorted(chosen, owner[kept]) * size + rest[kept],
+        sums={name: values[kept] for name, values in panel.sums.items()},
+        sources=panel.sources[chosen],
+        seen=panel.seen[chosen],
+        masked=None if panel.masked is None else panel.masked[chosen],
+    )
+
+
+def _looked_up(panel: Panel, metric: Metric, config: AnomalyDetectionConfig) -> Judged:
+    """What needs no detector: the values, how much is known of their past, and whether a drop would be unusual."""
+    rule, lookback = metrics.RULES[metric], config.lookback_days
+    grid = panel.spread(metrics.cell_values(panel, metric, config))
+    parts: list[tuple[Any, ...]] = []
+    for series in _chunks(panel, lookback):
+        history, observed = panel.windows(grid, lookback, series, idle_is_zero=rule.idles)
+        regular = np.zeros(observed.shape, dtype=bool)
+        if rule.idles:
+            regular = np.nan_to_num(active_share(history)) >= config.regular_share
+        parts.append((observed, (~np.isnan(history)).sum(axis=-1), regular))
+    observed, points, drops = map(np.concatenate, zip(*parts, strict=True))
+    nothing = np.full(observed.shape, np.nan)
+    return Judged(
+        observed=observed,
+        expected=nothing,
+        due=nothing,
+        lower=nothing,
+        upper=nothing,
+        deviation=nothing,
+        points=points,
+        drops=drops,
+        exposure=panel.spread(panel.sums[rule.exposure])[..., lookback:],
+    )
 
 
 def _judge_windows(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from obs_pipeline.detection import calibration, usage_model
-from obs_pipeline.detection.config import Metric
+from obs_pipeline.detection.config import AlarmBudget, Metric, Thresholds
 from obs_pipeline.detection.panel import Panel
 
 Floats = npt.NDArray[np.float64]
@@ -30,13 +30,11 @@ KINDS: Final[dict[Metric, usage_model.Kind]] = {
     "errors": "failures",
     "latency": "ratio",
 }
-SURPRISES: Final = (0.0, 1.5, 2.0, 2.75, 8.0)
-SIGMAS: Final = (0.0, 2.0, 3.0, 5.0, 12.0)
-"""Surprises and the sigmas they are reported as: the default thresholds then stand for some 0.36, 0.11 and 0.02 false
-alarms per series-week."""
 SERIES_AT_ONCE: Final = 1_000
-TEACHERS: Final = 2_000
-"""Series a fleet is calibrated on; more tell nothing new."""
+TEACHERS: Final = 600
+"""Series a fleet is calibrated on, some 30,000 half days: more tell nothing new."""
+
+_LARGEST_SIGMAS: Final = 12.0  # what the largest surprise is reported as
 
 _MONDAY: Final = 3  # the weekday, counted from Monday, of the first of January 1970
 
@@ -51,23 +49,58 @@ class HourVerdict(NamedTuple):
     confidence: Floats
 
 
-def judge_hours(panel: Panel, metric: Metric, lookback: int, width: float) -> HourVerdict:
+class Marks(NamedTuple):
+    """The surprises of one metric from which an hour is worth an info, a warning, a critical alarm."""
+
+    info: float
+    warning: float
+    critical: float
+
+
+def marks(budget: AlarmBudget, metrics: int) -> Marks:
+    """The marks that keep the budget of an agent of which so many metrics are looked at.
+
+    Each metric gets an equal share: alarms of all of them together are then at most the budget, whatever they have in
+    common (Bonferroni).
+    """
+    shares = (budget.info, budget.warning, budget.critical)
+    return Marks(*(calibration.mark_for(share / metrics) for share in shares))
+
+
+def sigmas(surprises: Floats, reached: Marks) -> Floats:
+    """Surprises on the scale of sigmas, on which the marks are two, three and five; it rises strictly up to its end."""
+    thresholds = Thresholds()
+    end = max(calibration.LARGEST, reached.critical + 1)
+    scale = (0.0, thresholds.info, thresholds.warning, thresholds.critical, _LARGEST_SIGMAS)
+    return np.interp(surprises, (0.0, *reached, end), scale)
+
+
+def judge_hours(panel: Panel, metric: Metric, lookback: int, width: float, reached: Marks) -> HourVerdict:
     """Judge the hours of the days after the look-back. Errors are judged as shares of calls.
 
-    ``width`` is the half-width of the band in spreads. Unknown hours are NaN, and so are those of a series that has
-    lived less than a day.
+    ``width`` is the half-width of the band in spreads, ``reached`` are the marks. Unknown hours are NaN, and so are those
+    of a series that has lived less than a day.
     """
-    days = [_judge_day(panel, metric, lookback, day, width) for day in range(panel.days - lookback)]
+    judging = _Judging(metric, width, reached)
+    days = [_judge_day(panel, judging, lookback, day) for day in range(panel.days - lookback)]
     return HourVerdict(*(np.stack(arrays, axis=-1) for arrays in zip(*days, strict=True)))
 
 
-def _judge_day(panel: Panel, metric: Metric, lookback: int, day: int, width: float) -> HourVerdict:
+class _Judging(NamedTuple):
+    """What is judged, and how."""
+
+    metric: Metric
+    width: float
+    reached: Marks
+
+
+def _judge_day(panel: Panel, judging: _Judging, lookback: int, day: int) -> HourVerdict:
     near, present = _around(panel, lookback, day)
     found = HourVerdict(*(np.full(panel.shape[:2], np.nan) for _ in HourVerdict._fields))
-    tails = _tails(near, metric)
+    tails = _tails(near, judging.metric)
     for start in range(0, present.size, SERIES_AT_ONCE):
         series = slice(start, start + SERIES_AT_ONCE)
-        for whole, part in zip(found, _judge_series(near, metric, series, tails, width), strict=True):
+        for whole, part in zip(found, _judge_series(near, judging, series, tails), strict=True):
             whole[present[series]] = part
     return found
 
@@ -124,12 +157,13 @@ def _hours(panel: Panel, name: str, series: slice, *, idle_is_zero: bool) -> Flo
     return whole.transpose(0, 2, 1).reshape(len(whole), -1)
 
 
-def _judge_series(panel: Panel, metric: Metric, series: slice, tails: calibration.Tails, width: float) -> HourVerdict:
+def _judge_series(panel: Panel, judging: _Judging, series: slice, tails: calibration.Tails) -> HourVerdict:
+    metric = judging.metric
     whole, trials = _scored(panel, metric, series)
     scored = _part(whole, slice(-24 - calibration.BLOCK, None))  # an onset is told by the half day before it
     surprise, more = calibration.surprise(tails, scored)
     onset = calibration.onsets(surprise)
-    lower, upper = usage_model.band(KINDS[metric], scored, width)
+    lower, upper = usage_model.band(KINDS[metric], scored, judging.width)
     age = np.nan_to_num(scored.age)
     raised = calibration.raised_mark(age)
     learning = np.isinf(raised) | np.isnan(onset)
@@ -142,7 +176,7 @@ def _judge_series(panel: Panel, metric: Metric, series: slice, tails: calibratio
         expected=scored.expected / share,
         lower=lower / share,
         upper=upper / share,
-        deviation=np.where(more, 1.0, -1.0) * np.interp(settled, SURPRISES, SIGMAS),
+        deviation=np.where(more, 1.0, -1.0) * sigmas(settled, judging.reached),
         confidence=calibration.confidence(settled, age),
     )
     return HourVerdict(*(np.where(learning, np.nan, array)[:, -24:] for array in found))

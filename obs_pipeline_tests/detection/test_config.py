@@ -49,6 +49,13 @@ def test_a_setting_replaces_its_default_and_only_that(file):
         ("thresholds: {info: 4}", "thresholds: info, warning and critical must rise"),
         ("thresholds: {info: -1}", "thresholds.info: Input should be greater than 0 (found -1)"),
         ("thresholds: {critical: .inf}", "thresholds.critical"),
+        (
+            "false_alarms_per_agent_week: {info: 0.1}",
+            "false_alarms_per_agent_week: info, warning and critical must fall",
+        ),
+        ("false_alarms_per_agent_week: {info: 0}", "false_alarms_per_agent_week.info: Input should be greater than 0"),
+        ("false_alarms_per_agent_week: {info: 99}", "false_alarms_per_agent_week.info: Input should be less than or"),
+        ("false_alarms_per_agent_week: {page: 1}", "false_alarms_per_agent_week.page: there is no such setting"),
         ("metrics: [cost, money]", "metrics.1"),
         ("metrics: [cost, cost]", "metrics: each may be listed once"),
         ("lookback_days: soon", "lookback_days: Input should be a valid integer"),

@@ -104,7 +104,7 @@ USAGE_ROWS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(rows=USAGE_ROWS)
 def test_a_range_of_days_gives_exactly_what_its_days_give_one_by_one(rows):
     whole = detect(rows, 4, 8)
@@ -125,7 +125,7 @@ def test_baselines_made_of_a_few_days_at_a_time_are_those_of_all_days_at_once(mo
     assert in_pieces.combine_chunks().equals(at_once.combine_chunks())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(rows=USAGE_ROWS, later=USAGE_ROWS, hour=st.integers(0, 23))
 def test_what_happens_later_changes_no_earlier_baseline_or_anomaly(rows, later, hour):
     now = at(6, hour)
@@ -144,7 +144,7 @@ def _before(table: pa.Table, now: datetime) -> list:
     return table.filter(pc.or_(hours, days))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(rows=USAGE_ROWS, seed=st.integers(0, 99))
 def test_the_order_of_the_rows_changes_nothing(rows, seed):
     shuffled = [rows[place] for place in np.random.default_rng(seed).permutation(len(rows))]
@@ -152,7 +152,7 @@ def test_the_order_of_the_rows_changes_nothing(rows, seed):
     assert detect(rows, 4, 8).anomalies.equals(detect(shuffled, 4, 8).anomalies)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(rows=USAGE_ROWS)
 def test_other_agents_change_nothing_as_long_as_their_source_was_heard_anyway(rows):
     heartbeat = [
@@ -234,7 +234,8 @@ def test_one_outlier_does_not_hide_the_next():
         row(one["hour"], calls=40, cost=5000 if one["hour"] == at(29, 15) else 80) if one["hour"] in spikes else one
         for one in steady(range(35))
     ]
-    hours = found(detect(rows, 29, 34, REAL), grain="hour", metric="cost")
+    config = AnomalyDetectionConfig.model_validate({"method": {"hour": "zscore"}})
+    hours = found(detect(rows, 29, 34, config), grain="hour", metric="cost")
     assert {one.timestamp for one in hours} == spikes
     assert {one.severity for one in hours} == {"critical"}
 
@@ -284,8 +285,16 @@ def test_the_money_above_list_price_decides_how_grave_a_contradiction_is(overcha
 def test_a_cost_that_its_list_price_explains_is_an_ordinary_anomaly():
     rows = [*steady(range(30)), row(at(29), cost=500)]
     (anomaly,) = found(detect(rows, 29, config=REAL), grain="hour", metric="cost")
-    assert anomaly.method == "zscore"
+    assert anomaly.method == "usage_model"
     assert "list price" not in anomaly.reason
+
+
+@pytest.mark.parametrize(("hours_a_day", "method"), [(5, "zscore"), (7, "usage_model")])
+def test_an_agent_without_a_rhythm_is_compared_with_the_same_hour_of_the_days_before(hours_a_day, method):
+    seldom = [one for one in steady(range(30)) if one["hour"].hour in range(9, 9 + hours_a_day)]
+    rows = [*steady(range(30), agent="z"), *seldom, row(at(29), calls=40, cost=900)]
+    (anomaly,) = found(detect(rows, 29, config=REAL), grain="hour", metric="cost")
+    assert (anomaly.agent, anomaly.method, anomaly.severity) == ("a", method, "critical")
 
 
 def test_a_second_run_gives_the_same_ids():

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from obs_pipeline.detection.config import AnomalyDetectionConfig, GrainMethods, MinimumCalls
+from obs_pipeline.detection.config import AlarmBudget, AnomalyDetectionConfig, GrainMethods, MinimumCalls
 from obs_pipeline.detection.detect import Detection, detect_anomalies
-from obs_pipeline.detection.usage_judging import SIGMAS, SURPRISES
+from obs_pipeline.detection.usage_judging import marks, sigmas
 from obs_pipeline_tests.detection.series_rows import daily, hourly, row
 
 START = date(2025, 3, 3)
@@ -109,6 +112,44 @@ def test_the_model_is_for_hours_alone():
         GrainMethods(day="usage_model")  # type: ignore[arg-type]
 
 
-def test_surprises_and_sigmas_rise_together():
-    assert (np.diff(SURPRISES) > 0).all()
-    assert (np.diff(SIGMAS) > 0).all()
+BUDGETS = st.tuples(*[st.floats(1e-4, 1)] * 3).map(
+    lambda parts: AlarmBudget(
+        info=parts[0] + parts[1] + parts[2] + 2e-4, warning=parts[1] + parts[2] + 1e-4, critical=parts[2]
+    )
+)
+
+
+@given(budget=BUDGETS, metrics=st.integers(1, 4), surprises=st.lists(st.floats(0, 8), min_size=2, max_size=30))
+def test_a_mark_is_reached_exactly_from_its_surprise_on_and_sigmas_rise_with_surprises(budget, metrics, surprises):
+    reached, ordered = marks(budget, metrics), np.sort(surprises)
+    assert reached.info < reached.warning < reached.critical
+    assert sigmas(np.array(reached), reached).tolist() == [2, 3, 5]
+    assert (np.diff(sigmas(ordered, reached)) >= 0).all()
+    assert ((sigmas(ordered, reached) >= 3) == (ordered >= reached.warning)).all()
+
+
+@given(budget=BUDGETS, share=st.floats(0.01, 1), metrics=st.integers(1, 4))
+def test_a_smaller_budget_never_asks_for_less(budget, share, metrics):
+    smaller = AlarmBudget(**{name: value * share for name, value in budget.model_dump().items()})
+    pairs = zip(marks(smaller, metrics), marks(budget, metrics), strict=True)
+    assert all(strict >= loose for strict, loose in pairs)
+
+
+def test_the_budget_of_an_agent_is_shared_by_its_metrics():
+    reached = marks(AlarmBudget(info=1.4, warning=0.14, critical=0.014), 1)
+    assert reached == pytest.approx((1, 2, 3))
+    assert marks(AlarmBudget(info=1.4, warning=0.14, critical=0.014), 4) == pytest.approx(np.add(reached, np.log10(4)))
+
+
+def test_a_smaller_budget_never_rings_more():
+    rows = usage(18, **{f"a0d{day}h{day}": {"cost": 55 + 25 * day} for day in range(14, 18)})
+    counts = []
+    for times in (8, 1, 0.1, 0.001):
+        budget = AlarmBudget(info=times, warning=times / 5, critical=times / 20)
+        found = of_hours(detect(rows, 14, 17, CONFIG.model_copy(update={"false_alarms_per_agent_week": budget})))
+        counts.append([sum(one["severity"] in at_least for one in found) for at_least in SEVERE])
+    assert all(more >= less for one, other in pairwise(counts) for more, less in zip(one, other, strict=True))
+    assert counts[0] != counts[-1]
+
+
+SEVERE = [("info", "warning", "critical"), ("warning", "critical"), ("critical",)]
