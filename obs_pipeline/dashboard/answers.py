@@ -220,15 +220,15 @@ def explain_anomaly(asking: Asking, asked: q.ExplainAsked) -> q.Explained:
     (row,) = found
     span = timedelta(days=14) if row["grain"] == "day" else timedelta(hours=36)
     first, last = row["timestamp"] - span, row["timestamp"] + span
-    asking.reader.show(BASELINES, DayRange(first.date(), last.date()))
+    bands, of_grain = _bands(asking, row["grain"], DayRange(first.date(), last.date()))
     around = asking.reader.rows(
-        """
-        SELECT time, observed AS value, expected, lower, upper FROM baselines
-        WHERE metric = $metric AND grain = $grain AND time BETWEEN $first AND $last AND org IS NOT DISTINCT FROM $org
+        f"""
+        SELECT time, observed AS value, expected, lower, upper FROM {bands}
+        WHERE metric = $metric AND {of_grain} AND time BETWEEN $first AND $last AND org IS NOT DISTINCT FROM $org
             AND project IS NOT DISTINCT FROM $project AND agent IS NOT DISTINCT FROM $agent
         ORDER BY time
         """,
-        {**_only(row, "metric", "grain", "org", "project", "agent"), "first": first, "last": last},
+        {**_only(row, "metric", "org", "project", "agent"), "first": first, "last": last},
     )
     same = {"agent": row["agent"], "project": row["project"]}
     alike = "agent IS NOT DISTINCT FROM $agent AND project IS NOT DISTINCT FROM $project"
@@ -565,15 +565,15 @@ def _band(
             )
         return {}, "none: a band belongs to one agent's cost, tokens, errors or latency"
     about, given = _about(asked)
-    where, places = _lying(asking, days, about, given)
-    asking.reader.show(BASELINES, days)
+    bands, of_grain = _bands(asking, asked.granularity, days)
+    where, places = _lying(asking, days, about, given) if bands == "baselines" else ("true", {})
     rows = asking.reader.rows(
         f"""
         SELECT time, any_value(observed) AS observed, any_value(expected) AS expected, any_value(lower) AS lower,
             any_value(upper) AS upper, count(*) AS series
-        FROM baselines WHERE metric = $metric AND grain = $grain AND {about} AND {where} GROUP BY time
+        FROM {bands} WHERE dt BETWEEN $first AND $last AND metric = $metric AND {of_grain} AND {about} AND {where} GROUP BY time
         """,
-        {**_only(spoken, "metric", "grain"), **given, **places},
+        {**_only(spoken, "first", "last", "metric"), **given, **places},
     )
     if any(row["series"] > 1 for row in rows):
         if asked.metric == "latency":
@@ -582,6 +582,14 @@ def _band(
     return {
         row["time"]: row for row in rows
     }, "from the 28 days before each point" if rows else "none: nothing was learnt yet"
+
+
+def _bands(asking: Asking, grain: str, days: DayRange) -> tuple[str, str]:
+    """Where the bands of these days are read, and which of the rows there are of the grain."""
+    if grain == "day" and asking.reader.has_bands_of(days):
+        return "band_day", "true"
+    asking.reader.show(BASELINES, days)
+    return "baselines", f"grain = '{grain}'"
 
 
 def _lying(asking: Asking, days: DayRange, about: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -72,7 +72,14 @@ _COPIES: Final[Mapping[str, tuple[LakeTable, str]]] = {
         f"SELECT dt, time, org, project, team, {_summed(*_SUMS)} FROM files WHERE grain = 'hour' GROUP BY ALL",
     ),
     "anomalies": (ANOMALIES, "SELECT * FROM files"),
+    # Days are one row in twenty-five of the baselines, and what is looked at most.
+    "band_day": (
+        BASELINES,
+        "SELECT dt, time, org, project, agent, metric, observed, expected, lower, upper FROM files WHERE grain = 'day'",
+    ),
 }
+BAND_DAYS: Final = 46
+"""Days of which bands are copied, the newest: a month, and the fortnight around an anomaly in it. Older ones are in the files."""
 
 
 class NotReady(ObsError):
@@ -127,6 +134,10 @@ class Reader:
             origin = f'"_{view}"'
         self._shown[view] = f'"{view}" AS (SELECT * FROM {origin} WHERE {self._own})'
 
+    def has_bands_of(self, days: DayRange) -> bool:
+        """Whether the copy of bands of whole days holds all that there are of these days."""
+        return not any(day in days for day, _ in self.pinned.files.get(BASELINES.name, ())[: -BAND_DAYS or None])
+
     def newest_day(self, table: LakeTable) -> DayRange | None:
         held = self.pinned.files.get(table.name)
         return DayRange(held[-1][0], held[-1][0]) if held else None
@@ -140,9 +151,10 @@ class Reader:
         # Not a view: it would be bound when it is made and again when it is asked, and binding looks into every file.
         if shown := [scan for name, scan in self._shown.items() if name in query]:
             query = f"WITH {', '.join(shown)} {query}"
-        found: pa.Table = self._cursor.sql(query, params=dict(values or {})).to_arrow_table()
-        rows: list[dict[str, Any]] = found.to_pylist()
-        return rows
+        # Not as Arrow, for which the query would be bound twice.
+        found = self._cursor.execute(query, dict(values or {}))
+        names = [name for name, *_ in found.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
 class Snapshot:
@@ -179,7 +191,8 @@ class Snapshot:
         self._pinned = Pinned({}, {})
         self._connection = duckdb.connect(":memory:")
         engine.configure(self._connection, memory_limit=memory_limit, threads=threads, scratch=scratch)
-        self._connection.execute("SET parquet_metadata_cache = true")
+        # Global: each reader has a cursor, to which what is set for this connection alone does not pass.
+        self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
         for name, (table, query) in _COPIES.items():
             self._connection.register("files", table.schema.empty_table())
             self._connection.execute(
@@ -281,7 +294,10 @@ class Snapshot:
 
     def _copy(self, files: Mapping[str, tuple[tuple[date, str], ...]], pinned: Pinned) -> None:
         object_store.let_read(self._connection, self._lake.root)
-        copied = {name: {file for _, file in files.get(table.name, ())} for name, (table, _) in _COPIES.items()}
+        copied = {
+            name: {file for _, file in files.get(table.name, ())[-BAND_DAYS if table is BASELINES else 0 :]}
+            for name, (table, _) in _COPIES.items()
+        }
         self._connection.execute("BEGIN TRANSACTION")
         try:
             for name, (_, query) in _COPIES.items():

@@ -35,7 +35,7 @@ MART_SPEND: Final = LakeTable(
     ),
     ("grain", "time", *_SPEND_DIMENSIONS),
     "Spend, tokens and calls per hour and per day by org, project, team, agent and model. Each grain adds up to the total.",
-    group_rows=65_536,
+    group_rows=8_192,
 )
 
 MART_LEADERBOARD: Final = LakeTable(

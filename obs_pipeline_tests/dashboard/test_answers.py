@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from obs_pipeline.alerting.records import incident_row
 from obs_pipeline.dashboard import questions as q
+from obs_pipeline.dashboard import snapshot
 from obs_pipeline.dashboard.access import LOCAL, AccessDenied, Principal
 from obs_pipeline.dashboard.answers import as_csv, neutral
 from obs_pipeline.dashboard.marts import build_spend
@@ -249,6 +250,27 @@ def test_a_drill_down_into_a_model_comes_to_its_part_of_the_total(served: Served
         assert sum(one.cost for one in agents) == model.cost
         points = ask(served, "dashboard_get_trends", metric="calls", granularity="hour", model=model.name).points
         assert sum(point.value for point in points) == model.calls
+
+
+def test_a_band_is_the_same_whether_it_is_copied_or_read_from_the_files(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+):
+    def bands() -> list[str]:
+        service = Service(Snapshot(served.lake), served.ledger, lateness=LATENESS)
+        asked = [
+            ("dashboard_get_trends", INPUTS["dashboard_get_trends"]),
+            ("explain_anomaly", INPUTS["explain_anomaly"]),
+        ]
+        return [
+            service.answer(QUESTIONS[name], put(QUESTIONS[name], values), ACME).model_dump_json()
+            for name, values in asked
+        ]
+
+    copied = bands()
+    assert '"expected":1.0' in copied[0]
+    for held in (1, 2):
+        monkeypatch.setattr(snapshot, "BAND_DAYS", held)
+        assert bands() == copied
 
 
 def test_a_team_s_and_a_model_s_trend_has_no_anomalies_of_whole_agents(served: Served):
