@@ -6,7 +6,7 @@ adds or removes. Reads nothing but the file of incidents; the replay itself is t
 Terms
 -----
 - An *alarm* is what a person is rung for: anomalies of one agent, of any metric and grain, that overlap or lie no more
-  than :data:`APART` apart.
+  than :data:`~obs_pipeline.detection.incidents.APART` apart.
 - An *incident* is what is known: a row of a labels file, or an anomaly that a person has judged.
 - An alarm is right when it overlaps a real incident of its agent. With a labels file every other alarm is false; with
   the verdicts of people only what was judged counts, the rest is *unjudged*.
@@ -23,14 +23,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
-from typing import Final
 
 from obs_pipeline.detection.config import GRAIN_LENGTH
+from obs_pipeline.detection.incidents import APART, ends_of
 from obs_pipeline.detection.models import SEVERITIES, Anomaly, Severity
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.anomaly_labels import VERDICTS, AnomalyLabel, Verdict
-
-APART: Final = timedelta(hours=12)
 
 Series = tuple[str | None, str | None, str | None]
 
@@ -153,7 +151,7 @@ def _joined(series: Series, anomalies: Sequence[Anomaly]) -> Iterator[Alarm]:
             yield Alarm(series, held[0].timestamp, ends, worst, tuple(held))
             held = []
         if one is not None:
-            ends = max(ends if held else datetime.min, one.timestamp + GRAIN_LENGTH[one.grain])
+            ends = max(ends if held else datetime.min, ends_of(one))
             held.append(one)
 
 
@@ -207,11 +205,11 @@ def _verdict(alarm: Alarm, known: Sequence[Incident], *, complete: bool) -> str:
 def _delay(incident: Incident, alarms: Sequence[Alarm]) -> timedelta | None:
     """From the begin of an incident to the end of the first reported day or hour in it; None when there is none."""
     told = [
-        one.timestamp + GRAIN_LENGTH[one.grain]
+        max(one.timestamp + GRAIN_LENGTH[one.grain], incident.begins)
         for alarm in alarms
         if _meets(alarm, incident)
         for one in alarm.anomalies
-        if one.timestamp < incident.ends and one.timestamp + GRAIN_LENGTH[one.grain] > incident.begins
+        if one.timestamp < incident.ends and ends_of(one) > incident.begins
     ]
     return min(told) - incident.begins if told else None
 

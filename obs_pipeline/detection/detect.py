@@ -20,6 +20,7 @@ import pyarrow as pa
 from obs_pipeline.detection import metrics, scoring
 from obs_pipeline.detection.config import GRAINS, METRICS, AnomalyDetectionConfig, Grain, Metric
 from obs_pipeline.detection.explain import EXPLAINED_BY_CALLS, Call, Evidence, Finding, Kind, Moment, explain
+from obs_pipeline.detection.incidents import gathered
 from obs_pipeline.detection.judging import Judged, judge
 from obs_pipeline.detection.known import NOTHING, Known, Planned, asked, not_learned, planned
 from obs_pipeline.detection.models import (
@@ -134,7 +135,7 @@ def detect_anomalies(
     calls = worst.of((finding.series, finding.grain, finding.time) for finding in findings)
     placed = [placed for some in verdicts for placed in _anomalies(some, calls)]
     ordered = [anomaly for _, anomaly in sorted(placed, key=lambda one: one[0])]
-    return Detection(_baselines(blocks), anomalies_to_table(ordered))
+    return Detection(_baselines(blocks), anomalies_to_table(gathered(ordered)))
 
 
 def _blocks(panels: Sequence[tuple[Grain, Panel]], config: AnomalyDetectionConfig, known: Known) -> list[_Block]:

@@ -132,9 +132,11 @@ def test_what_happens_later_changes_no_earlier_baseline_or_anomaly(rows, later, 
     earlier = [one for one in rows if one["hour"] < now]
     before = detect(earlier, 4, 8)
     after = detect(earlier + [one for one in later if one["hour"] >= now], 4, 8)
-    for table in ("baselines", "anomalies"):
-        kept = [_before(getattr(one, table), now) for one in (before, after)]
-        assert kept[0].equals(kept[1])
+    kept = [_before(one.baselines, now) for one in (before, after)]
+    assert kept[0].equals(kept[1])
+    # An anomaly of hours may grow, and another metric may come to speak for it: what it stands for stays.
+    begun = [_before(one.anomalies, now).select(["id", "timestamp", "observed", "baseline"]) for one in (before, after)]
+    assert begun[0].equals(begun[1])
 
 
 def _before(table: pa.Table, now: datetime) -> list:
@@ -251,9 +253,34 @@ def test_a_drop_to_nothing_is_an_anomaly_of_a_regular_agent_and_not_of_an_idle_o
 
 def test_a_silent_source_is_a_drop_for_the_hours_of_silence_and_unknown_after_them():
     detection = detect([one for one in steady(range(31)) if one["hour"] < at(30, 0)], 30, config=REAL)
-    assert {one.timestamp for one in found(detection)} == {at(30, hour) for hour in range(6)}
+    (one,) = found(detection, metric="cost")
+    assert (one.timestamp, one.context["until"], one.context["abnormal_hours"]) == (at(30, 0), at(30, 6).isoformat(), 6)
     assert set(detection.baselines["grain"].to_pylist()) == {"hour"}
     assert pc.max(detection.baselines["time"]).as_py() == at(30, 5)
+
+
+@pytest.mark.parametrize("method", ["zscore", "usage_model"])
+def test_a_storm_of_six_hours_is_one_anomaly_led_by_one_metric(method):
+    """Three times the calls, most of them failing, at three times the cost."""
+    storm = {at(29, hour) for hour in range(10, 16)}
+    rows = [
+        {**one, "calls": 160, "errors": 100, "cost": one["cost"] * 5, "input_tokens": 5_000_000}
+        if one["hour"] in storm
+        else one
+        for one in steady(range(30))
+    ]
+    config = AnomalyDetectionConfig.model_validate({"method": {"hour": method}})
+    hours = found(detect(rows, 29, config=config), grain="hour")
+    assert len(hours) == len({one.metric for one in hours}) >= 3
+    (leader,) = [one for one in hours if "echo_of" not in one.context]
+    assert (leader.timestamp, leader.severity, leader.context["until"]) == (
+        at(29, 10),
+        "critical",
+        at(29, 16).isoformat(),
+    )
+    echoes = [one for one in hours if one is not leader]
+    assert {(one.context["echo_of"], one.severity) for one in echoes} == {(leader.id, "info")}
+    assert max(one.score for one in echoes) < leader.score
 
 
 def test_a_deviation_below_the_materiality_floor_is_nobodys_concern():
