@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
+from obs_pipeline.storage.anomaly_labels import AnomalyLabels
 from obs_pipeline_tests.browser.conftest import Open, Watch, settled
 from obs_pipeline_tests.browser.fleet import FORMULA, SCRIPT, Server
 
@@ -268,6 +269,12 @@ def test_the_exported_file_comes_to_what_the_screen_says_and_holds_no_formula(op
 def test_a_viewer_is_offered_only_what_it_may(open_page: Open, server: Server):
     page = open_page(token=server.fleet.viewer)
     assert page.get_by_test_id("export").count() == 0
+    page.get_by_test_id("views").click()
+    assert page.get_by_label("Save this view as").count() == 0
+    page.keyboard.press("Escape")
+    panel(page, "anomalies").locator(".row-head").first.click()
+    expect(panel(page, "anomalies").locator(".explanation")).to_be_visible()
+    assert panel(page, "anomalies").get_by_role("group", name="What it was").count() == 0
     assert panel(page, "incidents").get_by_role("button", name=re.compile("Acknowledge")).count() == 0
 
 
@@ -307,7 +314,7 @@ def test_an_anomaly_opens_with_its_likely_cause_and_parts_and_by_a_link(open_pag
     expect(opened).to_contain_text("Likely cause: more calls. 120 calls, usually 30.")
     steps = [one.split() for one in opened.locator(".waterfall tbody tr").all_inner_texts()]
     assert [(*one[:1], one[-1]) for one in steps] == [
-        ("expected", "$0.40"), ("volume", "+$1.50"), ("unit", "−$0.10"), ("observed", "$1.80"),
+        ("Expected", "$0.40"), ("Volume", "+$1.50"), ("Unit", "−$0.10"), ("Observed", "$1.80"),
     ]  # fmt: skip
     again = open_page(f"?anomalyId={query(page)['anomalyId']}")
     expect(again.get_by_test_id("panel-anomalies").locator(".explanation")).to_contain_text("$1.80")
@@ -324,6 +331,71 @@ def test_a_view_is_saved_under_a_name_and_opened_again(open_page: Open):
     other.get_by_role("list", name="Saved views").get_by_role("button", name="Atlas today").first.click()
     settled(other)
     assert query(other) == {"timeframe": "day", "projectId": "atlas"}
+
+
+def test_a_saved_view_gets_another_name_and_is_deleted_once_that_was_said_twice(open_page: Open):
+    page = open_page("?timeframe=month")
+    saved = page.get_by_role("list", name="Saved views")
+    page.get_by_test_id("views").click()
+    page.get_by_label("Save this view as").fill("For a while")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("notice")).to_contain_text("Saved the view")
+    page.get_by_test_id("views").click()
+    page.get_by_role("button", name="Rename For a while").click()
+    page.get_by_label("New name of For a while").fill("1/2 & more")
+    page.keyboard.press("Enter")
+    expect(saved.get_by_role("button", name="1/2 & more").first).to_be_visible()
+    expect(saved).not_to_contain_text("For a while")
+    page.get_by_role("button", name="Delete 1/2 & more").click()
+    page.get_by_role("button", name="Keep").click()
+    page.get_by_role("button", name="Delete 1/2 & more").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_test_id("notice")).to_contain_text("Deleted the view “1/2 & more”.")
+    expect(page.get_by_test_id("account")).to_be_visible()
+    assert "1/2" not in page.get_by_role("group", name="Views").inner_text()
+
+
+def test_other_days_are_walked_to_and_stand_in_the_address_and_the_export(open_page: Open):
+    page = open_page("?timeframe=day&projectId=atlas")
+    shown, newest = page.get_by_test_id("range"), figure(page)
+    expect(page.get_by_role("button", name="Later")).to_be_disabled()
+    page.get_by_role("button", name="Earlier").click()
+    settled(page)
+    expect(shown).to_have_text("3 Mar 2026 UTC")
+    assert query(page)["end"] == "2026-03-03"
+    page.reload()
+    settled(page)
+    expect(shown).to_have_text("3 Mar 2026 UTC")
+    page.get_by_test_id("export").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV file").click()
+    exported = csv.DictReader(io.StringIO(Path(download.value.path()).read_text()))
+    assert {one["day"] for one in exported} == {"2026-03-03"}
+    page.get_by_test_id("period").click()
+    page.get_by_label("Last day").fill("2026-03-02")
+    page.keyboard.press("Enter")
+    settled(page)
+    expect(shown).to_have_text("2 Mar 2026 UTC")
+    page.get_by_role("button", name="Newest").click()
+    settled(page)
+    assert figure(page) == newest
+    page.get_by_role("button", name="Earlier").click()
+    settled(page)
+    page.get_by_role("button", name="Later").click()
+    settled(page)
+    assert "end" not in query(page)
+    assert figure(page) == newest
+
+
+def test_what_somebody_knows_of_an_anomaly_is_kept(open_page: Open, server: Server):
+    page = open_page()
+    panel(page, "anomalies").locator(".row-head").first.click()
+    said = panel(page, "anomalies").get_by_role("group", name="What it was")
+    said.get_by_role("button", name="Planned").click()
+    expect(page.get_by_test_id("notice")).to_contain_text("it was planned")
+    expect(said.get_by_role("button", name="Planned")).to_have_attribute("aria-pressed", "true")
+    (kept,) = AnomalyLabels(server.fleet.ledger).standing()
+    assert (kept.verdict, kept.agent, kept.author) == ("planned", "triage", "Edith")
 
 
 def test_the_keyboard_alone_leads_everywhere(open_page: Open):

@@ -49,6 +49,7 @@ export function App({ widget }: { widget: Widget }): ReactNode {
       export: may("dashboard_export_data"),
       why: may("why_notified"),
       saveViews: may("save_view"),
+      label: may("label_anomaly"),
       acknowledge: may("acknowledge_incident"),
     };
   }, [session]);
@@ -105,11 +106,17 @@ function actionsOf(widget: Widget): Actions {
     drill: (level, name) => widget.change({ type: "drill", level, name }),
     more: () => widget.more("entities"),
     moreAnomalies: () => widget.more("anomalies"),
+    moreIncidents: () => widget.more("incidents"),
     explain: (anomaly) => widget.change({ type: "change", to: { anomaly: anomaly ?? undefined } }),
     why: (incident) => widget.change({ type: "change", to: { incident: incident ?? undefined } }),
     async acknowledge(incident) {
       const { done } = await widget.request({ action: "acknowledge", params: { incident } });
       widget.notify(done ?? "Acknowledged.");
+      widget.refresh(false);
+    },
+    async label(anomaly, verdict) {
+      const { done } = await widget.request({ action: "label", params: { anomaly, verdict } });
+      widget.notify(done ?? "Kept.");
       widget.refresh(false);
     },
   };

@@ -95,6 +95,8 @@ export interface Trends extends Answer {
   band: string;
 }
 
+export type Verdict = "real" | "false_positive" | "planned";
+
 export interface AnomalyShown {
   id: string;
   timestamp: Moment;
@@ -110,6 +112,8 @@ export interface AnomalyShown {
   observed: number;
   deviation: number | null;
   reason: string;
+  /** What somebody said of it last, where the server tells it. */
+  label?: Verdict | null;
 }
 
 export interface Anomalies extends Page {
@@ -211,6 +215,8 @@ export interface IncidentShown {
 }
 
 export interface Incidents extends Page {
+  /** Of all that were asked for, on whatever page. */
+  by_severity?: Partial<Record<Severity, number>>;
   incidents: IncidentShown[];
 }
 

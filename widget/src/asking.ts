@@ -16,28 +16,28 @@ export const PARTS: readonly Part[] = [
 
 /** The question behind a part; null where there is nothing to ask. */
 export function questionOf(part: Part, view: View): Question | null {
-  const { timeframe } = view;
+  const days: Record<string, string> = view.end ? { timeframe: view.timeframe, end: view.end } : { timeframe: view.timeframe };
   switch (part) {
     case "metrics":
-      return { name: "dashboard_get_metrics", inputs: { timeframe, by: "model", ...place(view) } };
+      return { name: "dashboard_get_metrics", inputs: { ...days, by: "model", ...place(view) } };
     case "trends":
       return {
         name: "dashboard_get_trends",
-        inputs: { timeframe, metric: view.metric, granularity: view.grain, ...place(view) },
+        inputs: { ...days, metric: view.metric, granularity: view.grain, ...place(view) },
       };
     case "anomalies": {
       const severity: Record<string, string> = view.severity ? { severity: view.severity } : {};
-      return { name: "dashboard_get_anomalies", inputs: { timeframe, ...severity, ...place(view, ["org", "project", "agent"]) } };
+      return { name: "dashboard_get_anomalies", inputs: { ...days, ...severity, ...place(view, ["org", "project", "agent"]) } };
     }
     case "budgets":
       return { name: "get_budget_status", inputs: place(view, ["org", "project", "agent"]) };
     case "incidents":
       return { name: "list_incidents", inputs: place(view, ["org", "project", "agent"]) };
     case "open":
-      return { name: "list_incidents", inputs: { status: "open", ...place(view, ["org", "project", "agent"]) } };
+      return { name: "list_incidents", inputs: { status: "open", order: "worst", ...place(view, ["org", "project", "agent"]) } };
     case "entities": {
       const search: Record<string, string> = view.search.trim() ? { search: view.search.trim() } : {};
-      return { name: "list_entities", inputs: { timeframe, level: view.level, ...search, ...place(view) } };
+      return { name: "list_entities", inputs: { ...days, level: view.level, ...search, ...place(view) } };
     }
     case "explained":
       return view.anomaly ? { name: "explain_anomaly", inputs: { anomalyId: view.anomaly } } : null;

@@ -6,7 +6,7 @@
  */
 
 import type {
-  Anomalies, Budgets, Caller, Entities, Explained, Incidents, Level, Metrics, Trends, Why,
+  Anomalies, Budgets, Caller, Entities, Explained, Incidents, Level, Metrics, Trends, Verdict, Why,
 } from "./answers";
 import type { Part } from "./protocol";
 import type { View } from "./state";
@@ -36,6 +36,7 @@ export interface Allowed {
   export: boolean;
   why: boolean;
   saveViews: boolean;
+  label: boolean;
   acknowledge: boolean;
 }
 
@@ -48,12 +49,16 @@ export interface Actions {
   more(): void;
   /** Load the next page of anomalies. */
   moreAnomalies(): void;
+  /** Load the next page of incidents. */
+  moreIncidents(): void;
   /** Open or close (null) the explanation of an anomaly. */
   explain(anomaly: string | null): void;
   /** Open or close (null) the decisions about an incident. */
   why(incident: string | null): void;
   /** Resolves when the server has it; rejects with a readable Error. */
   acknowledge(incident: string): Promise<void>;
+  /** Say what an anomaly was. As above. */
+  label(anomaly: string, verdict: Verdict): Promise<void>;
 }
 
 export interface PanelProps {

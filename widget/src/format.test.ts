@@ -75,8 +75,8 @@ describe("money arithmetic is exact", () => {
 
 describe("counts and shares", () => {
   test.each([
-    [0, "0"], [999, "999"], [1000, "1 k"], [12_345, "12.3 k"], [999_999, "1 M"], [1_234_567, "1.2 M"], [45_600_000_000, "45.6 G"],
-    [-12_345, "−12.3 k"], [0.25, "0.25"], [123_456, "123 k"],
+    [0, "0"], [999, "999"], [1000, "1K"], [12_345, "12.3K"], [999_999, "1M"], [1_234_567, "1.2M"], [45_600_000_000, "45.6B"],
+    [-12_345, "−12.3K"], [0.25, "0.25"], [123_456, "123K"],
   ])("%d is short for %s", (value, shown) => expect(short(value)).toBe(shown));
 
   test.each([
@@ -95,7 +95,7 @@ describe("counts and shares", () => {
 
 describe("a metric's value carries its unit", () => {
   test.each([
-    ["cost", 9990.04, "$9,990.04"], ["cost", 1e-7, "< $0.000001"], ["tokens", 942_515, "943 k"], ["tokens", 1607, "1,607"],
+    ["cost", 9990.04, "$9,990.04"], ["cost", 1e-7, "< $0.000001"], ["tokens", 942_515, "943K"], ["tokens", 1607, "1,607"],
     ["errors", 0.25, "25%"], ["latency", 420.4, "420 ms"], ["latency", 3210, "3.2 s"], ["latency", 250_000, "4 min 10 s"],
     ["calls", 12, "12"], ["cost", null, "—"],
   ])("%s %s is %s", (metric, value, shown) => expect(measured(metric, value)).toBe(shown));

@@ -81,15 +81,15 @@ export function count(value: number): string {
   return grouped(Math.round(value));
 }
 
-/** `999`, `12.3 k`, `1.2 M`, `45 G`: three digits at most. */
+/** `999`, `12.3K`, `1.2M`, `45B`: three digits at most. */
 export function short(value: number): string {
   const size = Math.abs(value);
   if (size < 1000) return String(Math.round(value * 100) / 100).replace("-", "−");
-  const units = ["k", "M", "G", "T", "P"];
+  const units = ["K", "M", "B", "T", "Q"];
   let step = Math.min(Math.floor(Math.log10(size) / 3), units.length);
   if (step < units.length && Number((size / 1000 ** step).toPrecision(3)) >= 1000) step += 1;
   const scaled = value / 1000 ** step;
-  return `${shortest(scaled)} ${units[step - 1]}`.replace("-", "−");
+  return `${shortest(scaled)}${units[step - 1]}`.replace("-", "−");
 }
 
 /** `42%`, `4.2%`, `0.42%`; less than that is `< 0.01%`. */

@@ -7,7 +7,7 @@
  */
 
 import type {
-  Anomalies, Budgets, Caller, Entities, Explained, Exported, Incidents, Metrics, SavedView, Trends, Why,
+  Anomalies, Budgets, Caller, Entities, Explained, Exported, Incidents, Metrics, SavedView, Trends, Verdict, Why,
 } from "./answers";
 import type { Filters } from "./state";
 
@@ -53,6 +53,9 @@ export type FromWidget =
   | { type: "request"; action: "export"; turn: number; params: { filters: Filters; format: "csv" | "json" } }
   | { type: "request"; action: "views"; turn: number }
   | { type: "request"; action: "save-view"; turn: number; params: { name: string; filters: Filters } }
+  | { type: "request"; action: "rename-view"; turn: number; params: { name: string; to: string; content: SavedView["content"] } }
+  | { type: "request"; action: "delete-view"; turn: number; params: { name: string } }
+  | { type: "request"; action: "label"; turn: number; params: { anomaly: string; verdict: Verdict } }
   | { type: "request"; action: "acknowledge"; turn: number; params: { incident: string } }
   | { type: "request"; action: "sign-in"; turn: number; params: { token: string } }
   | { type: "request"; action: "sign-out"; turn: number };

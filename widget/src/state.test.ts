@@ -4,6 +4,7 @@ import { below, filtersOf, fromQuery, PATH, reduce, tidy, toQuery, viewOf, type 
 
 const drilled: View = {
   timeframe: "month",
+  end: "2026-02-28",
   metric: "tokens",
   grain: "hour",
   place: { org: "acme", project: "atlas", team: "(unattributed)", agent: "a&b=c #1 ü", model: "m" },
@@ -24,7 +25,7 @@ describe("an address", () => {
   });
 
   it("leaves out what cannot be meant", () => {
-    expect(fromQuery("timeframe=year&metric=__proto__&granularity=&level=agent&orgId=&x=1")).toEqual({ level: "agent" });
+    expect(fromQuery("timeframe=year&end=2026-02-30&metric=__proto__&granularity=&level=agent&orgId=&x=1")).toEqual({ level: "agent" });
     expect(tidy({ timeframe: 7, orgId: ["acme"], agentId: { a: 1 }, search: "ok" })).toEqual({ search: "ok" });
   });
 

@@ -3,6 +3,7 @@
  */
 
 import type { Grain, Level, Metric, Severity, Timeframe } from "./answers";
+import { isDay } from "./days";
 
 /** Where in the fleet one stands. A name may be "(unattributed)". */
 export interface Place {
@@ -15,6 +16,8 @@ export interface Place {
 
 export interface View {
   timeframe: Timeframe;
+  /** The last day looked at; undefined for the last computed one, which moves on by itself. */
+  end?: string;
   metric: Metric;
   grain: Grain;
   place: Place;
@@ -35,6 +38,7 @@ export interface View {
  */
 export interface Filters {
   timeframe?: Timeframe;
+  end?: string;
   metric?: Metric;
   granularity?: Grain;
   orgId?: string;
@@ -82,6 +86,7 @@ export function viewOf(filters: Filters, orgs: number): View {
   const timeframe = filters.timeframe ?? "week";
   return possible({
     timeframe,
+    end: filters.end,
     metric: filters.metric ?? "cost",
     grain: filters.granularity ?? usualGrain(timeframe),
     place,
@@ -101,6 +106,7 @@ export function filtersOf(view: View, orgs: number): Filters {
     if (name) said[ID[level]] = name;
   }
   if (view.timeframe !== "week") said.timeframe = view.timeframe;
+  if (view.end) said.end = view.end;
   if (view.metric !== "cost") said.metric = view.metric;
   if (view.grain !== usualGrain(view.timeframe)) said.granularity = view.grain;
   if (view.level !== below(view.place, orgs)) said.level = view.level;
@@ -168,6 +174,7 @@ export function tidy(said: Record<string, unknown>): Filters {
   };
   const found: Filters = {
     timeframe: oneOf(TIMEFRAMES, said.timeframe),
+    end: [word("end")].find((day) => day !== undefined && isDay(day)),
     metric: oneOf(METRICS, said.metric),
     granularity: oneOf(GRAINS, said.granularity),
     orgId: word("orgId"),

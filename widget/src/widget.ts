@@ -54,7 +54,7 @@ export const DEBOUNCE = 180;
 
 /** Of these, an answer to another question is not shown until the new one is there; all others stay. */
 const OF_ONE_THING: readonly Part[] = ["explained", "why"];
-const LISTS: readonly Part[] = ["entities", "anomalies"];
+const LISTS: readonly Part[] = ["entities", "anomalies", "incidents"];
 
 interface Promised {
   resolve(payload: Payload): void;

@@ -16,9 +16,14 @@ const trends = (points: Point[], more: Partial<Trends> = {}): Trends => ({
 const mark = (id: string, time: string, severity: AnomalyMark["severity"]): AnomalyMark => ({ id, time, severity, observed: 7 });
 
 describe("columns of a trend", () => {
-  test("a day without usage between two is zero for a sum", () => {
-    const found = columns(trends([point("2026-04-01T00:00:00Z", 1), point("2026-04-03T00:00:00Z", 3)]));
-    expect(found.settled).toEqual([1, 0, 3]);
+  test("a day without usage is zero for a sum, also before the first one that has some and after the last", () => {
+    const points = [point("2026-04-02T00:00:00Z", 1), point("2026-04-04T00:00:00Z", 3)];
+    expect(columns(trends(points, { last_day: "2026-04-05" })).settled).toEqual([0, 1, 0, 3, 0]);
+  });
+
+  test("hours after the newest event are not zero but not there", () => {
+    const told = { granularity: "hour", as_of: "2026-04-01T04:20:34Z", last_day: "2026-04-01" } as const;
+    expect(columns(trends([point("2026-04-01T01:00:00Z", 2)], told)).settled).toEqual([0, 2, 0, 0, 0]);
   });
 
   test("a day without calls has no latency and no place on the line", () => {
@@ -28,7 +33,7 @@ describe("columns of a trend", () => {
 
   test("provisional days leave the settled line and stay joined to it", () => {
     const told = trends(
-      [1, 2, 3, 4].map((day) => point(`2026-04-0${day}T00:00:00Z`, day)),
+      [1, 2, 3, 4].map((day) => point(`2026-04-0${day}T00:00:00Z`, day)), { last_day: "2026-04-04" },
     );
     told.coverage.provisional_days = ["2026-04-04"];
     const found = columns(told);
@@ -37,16 +42,18 @@ describe("columns of a trend", () => {
   });
 
   test("points out of order are put in order, an empty trend has no columns", () => {
-    const found = columns(trends([point("2026-04-02T00:00:00Z", 2), point("2026-04-01T00:00:00Z", 1)]));
+    const points = [point("2026-04-02T00:00:00Z", 2), point("2026-04-01T00:00:00Z", 1)];
+    const found = columns(trends(points, { last_day: "2026-04-02" }));
     expect(found.settled).toEqual([1, 2]);
     expect(columns(trends([])).times).toEqual([]);
   });
 
   test("hours over a change of clocks stay hours, for they are UTC", () => {
     const found = columns(trends(
-      [point("2026-03-29T00:00:00Z", 1), point("2026-03-29T03:00:00Z", 4)], { granularity: "hour" },
+      [point("2026-03-29T00:00:00Z", 1), point("2026-03-29T03:00:00Z", 4)],
+      { granularity: "hour", first_day: "2026-03-29", last_day: "2026-03-29" },
     ));
-    expect(found.times).toHaveLength(4);
+    expect(found.times).toHaveLength(24);
   });
 });
 
@@ -59,7 +66,8 @@ test("the axis covers the days asked about, and a single day is not a single poi
 });
 
 describe("marks of anomalies", () => {
-  const drawn = columns(trends([point("2026-04-01T00:00:00Z", 1), point("2026-04-02T00:00:00Z", 5)]));
+  const points = [point("2026-04-01T00:00:00Z", 1), point("2026-04-02T00:00:00Z", 5)];
+  const drawn = columns(trends(points, { last_day: "2026-04-02" }));
 
   test("those of one moment are one mark with the gravest first", () => {
     const [only, ...more] = marks(

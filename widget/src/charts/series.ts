@@ -26,7 +26,7 @@ const STEP: Record<Grain, number> = { hour: 3600, day: 86_400 };
 const LONGEST = 20_000;
 
 /**
- * Sums (cost, tokens, calls) are zero at a moment without a row between two that have one: nothing was used then. A share of
+ * Sums (cost, tokens, calls) are zero at a moment of the days asked about that has no row: nothing was used then. A share of
  * errors or a latency has no value without calls, and the line goes from one that has it to the next.
  */
 export function columns(answer: Trends): Columns {
@@ -34,7 +34,7 @@ export function columns(answer: Trends): Columns {
   const found = new Map(answer.points.map((point) => [Date.parse(point.time) / 1000, point]));
   const known = [...found.keys()].sort((a, b) => a - b);
   const isSum = answer.metric !== "errors" && answer.metric !== "latency";
-  const times = isSum ? filled(known, step) : known;
+  const times = isSum && known.length > 0 ? filled(known, computed(answer), step) : known;
   const values = times.map((time) => found.get(time)?.value ?? 0);
   const open = new Set(answer.coverage.provisional_days);
   const isOpen = times.map((time) => open.has(new Date(time * 1000).toISOString().slice(0, 10)));
@@ -50,9 +50,8 @@ export function columns(answer: Trends): Columns {
 }
 
 /** The whole of the days asked about, so that the axis stays when the metric changes. In seconds; never empty. */
-export function span({ first_day: first, last_day: last, granularity }: Trends): [number, number] {
-  const [from, to] = [Date.parse(first) / 1000, Date.parse(last) / 1000];
-  if (granularity === "hour") return [from, to + 23 * 3600];
+export function span(answer: Trends): [number, number] {
+  const [from, to] = whole(answer);
   return from === to ? [from - 43_200, to + 43_200] : [from, to];
 }
 
@@ -95,9 +94,22 @@ export function nextOf(ids: readonly string[], open: string | undefined): string
   return ids[(ids.indexOf(open ?? "") + 1) % ids.length];
 }
 
-function filled(known: readonly number[], step: number): number[] {
-  const [first, last] = [known[0], known.at(-1)];
-  if (first === undefined || last === undefined || (last - first) / step > LONGEST) return [...known];
-  const regular = Array.from({ length: Math.round((last - first) / step) + 1 }, (_, i) => first + i * step);
-  return known.every((time) => (time - first) % step === 0) ? regular : [...known];
+/** The first and the last moment of the days asked about, in seconds. */
+function whole({ first_day: first, last_day: last, granularity }: Trends): [number, number] {
+  const [from, to] = [Date.parse(first) / 1000, Date.parse(last) / 1000];
+  return [from, granularity === "hour" ? to + 23 * 3600 : to];
+}
+
+/** The same, without the hours after the newest event: what they hold is not known yet. */
+function computed(answer: Trends): [number, number] {
+  const [from, to] = whole(answer);
+  const newest = answer.as_of === null ? to : Date.parse(answer.as_of) / 1000;
+  return [from, Math.min(to, newest - (newest % STEP[answer.granularity]))];
+}
+
+function filled(known: readonly number[], [from, to]: [number, number], step: number): number[] {
+  const first = Math.min(from, known[0] ?? from);
+  const last = Math.max(to, known.at(-1) ?? to);
+  if ((last - first) / step > LONGEST || !known.every((time) => (time - first) % step === 0)) return [...known];
+  return Array.from({ length: Math.round((last - first) / step) + 1 }, (_, i) => first + i * step);
 }

@@ -45,7 +45,7 @@ export function trendOptions(drawing: TrendDrawing): Options {
     grid: { stroke: drawn("--grid"), width: 1 },
   };
   const line: uPlot.Series = {
-    stroke: drawn("--series-1"), width: 1.75, points: { size: 5, fill: drawn("--series-1"), filter: alone },
+    stroke: drawn("--series-1"), width: 1.75, fill: faded, points: { size: 5, fill: drawn("--series-1"), filter: alone },
   };
   const hidden: uPlot.Series = { stroke: "transparent", width: 0, points: { show: false } };
   return {
@@ -56,11 +56,11 @@ export function trendOptions(drawing: TrendDrawing): Options {
     scales: { x: { range: () => drawing.span() }, y: valueScale(drawing) },
     axes: [
       {
-        ...axis, size: 30, space: 64, grid: { show: false }, ...(drawing.grain === "day" ? { incrs: DAYS } : {}),
+        ...axis, size: 34, gap: 10, space: 64, grid: { show: false }, ...(drawing.grain === "day" ? { incrs: DAYS } : {}),
         values: (_plot, ticks) => ticks.map((tick) => timeTick(tick, drawing)),
       },
       {
-        ...axis, size: 58, space: 42, ...steps(drawing),
+        ...axis, size: 56, gap: 8, space: 42, ...steps(drawing),
         values: (_plot, ticks) => ticks.map((tick) => axisValue(drawing.metric, tick)),
       },
     ],
@@ -82,6 +82,15 @@ export function trendOptions(drawing: TrendDrawing): Options {
       draw: [(plot) => drawMarks(plot, drawing)],
     },
   };
+}
+
+/** Under the line, from its colour to nothing at the foot: it gives the line weight and leaves the band readable. */
+function faded(plot: uPlot): CanvasGradient {
+  const { top, height } = plot.bbox;
+  const shade = plot.ctx.createLinearGradient(0, top, 0, top + height);
+  shade.addColorStop(0, palette()("--fill"));
+  shade.addColorStop(1, palette()("--fill-none"));
+  return shade;
 }
 
 /** From zero, on both: the uneven one is linear below what can be told apart, so that zero has a place. */

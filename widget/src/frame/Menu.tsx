@@ -8,11 +8,15 @@ interface Props {
   label: string;
   icon: Parameters<typeof Icon>[0]["name"];
   testId: string;
+  /** What the button shows beside its icon, where that is more than its label. */
+  face?: ReactNode;
+  /** On which side of the button the panel begins. */
+  side?: "start" | "end";
   onOpen?(): void;
   children(close: () => void): ReactNode;
 }
 
-export function Menu({ label, icon, testId, onOpen, children }: Props): ReactNode {
+export function Menu({ label, icon, testId, face, side = "end", onOpen, children }: Props): ReactNode {
   const [open, setOpen] = useState(false);
   const id = useId();
   const around = useRef<HTMLDivElement>(null);
@@ -38,7 +42,7 @@ export function Menu({ label, icon, testId, onOpen, children }: Props): ReactNod
 
   return (
     <div
-      className="menu"
+      className={`menu ${side}`}
       ref={around}
       onKeyDown={(event) => {
         if (event.key === "Escape" && open) {
@@ -61,7 +65,7 @@ export function Menu({ label, icon, testId, onOpen, children }: Props): ReactNod
         }}
       >
         <Icon name={icon} />
-        <span className="btn-label">{label}</span>
+        {face ?? <span className="btn-label">{label}</span>}
       </button>
       <div id={id} className="menu-panel" hidden={!open} role="group" aria-label={label}>
         {open && children(close)}

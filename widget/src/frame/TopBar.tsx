@@ -1,15 +1,14 @@
 /** The bar above everything: the time looked at, how fresh it is, and what can be done with the whole. */
 
-import { useState, type FormEvent, type ReactNode } from "react";
+import { useState, type ReactNode } from "react";
 
-import type { SavedView, Timeframe } from "../answers";
-import { days } from "../format";
-import { tidy, toQuery } from "../state";
 import type { Status } from "../status";
 import type { Model, Widget } from "../widget";
 import { Icon } from "./icons";
 import { Menu } from "./Menu";
+import { Period } from "./Period";
 import type { Choice } from "./theme";
+import { ViewsMenu } from "./ViewsMenu";
 
 interface Props {
   widget: Widget;
@@ -18,12 +17,6 @@ interface Props {
   choice: Choice;
   onTheme(): void;
 }
-
-const TIMEFRAMES: { value: Timeframe; text: string; tip: string }[] = [
-  { value: "day", text: "Day", tip: "The last computed day" },
-  { value: "week", text: "Week", tip: "7 days, up to the last computed one" },
-  { value: "month", text: "Month", tip: "30 days, up to the last computed one" },
-];
 
 const THEMES = {
   system: { icon: "system", text: "as the system" },
@@ -34,7 +27,6 @@ const THEMES = {
 export function TopBar({ widget, model, status, choice, onTheme }: Props): ReactNode {
   const { session, view, board } = model;
   if (!session) return null;
-  const shown = board.metrics;
   return (
     <header className="top">
       <div className="brand">
@@ -44,24 +36,7 @@ export function TopBar({ widget, model, status, choice, onTheme }: Props): React
         </svg>
         <h1>Cost</h1>
       </div>
-      <div className="time">
-        <div className="segmented" role="group" aria-label="Timeframe">
-          {TIMEFRAMES.map(({ value, text, tip }) => (
-            <button
-              key={value}
-              type="button"
-              aria-pressed={view.timeframe === value}
-              title={tip}
-              onClick={() => widget.change({ type: "change", to: { timeframe: value } })}
-            >
-              {text}
-            </button>
-          ))}
-        </div>
-        <span className="range num" data-testid="range">
-          {shown && <>{days(shown.first_day, shown.last_day)}<small> UTC</small></>}
-        </span>
-      </div>
+      <Period view={view} shown={board.metrics} change={(to) => widget.change({ type: "change", to })} />
       <div className="tools">
         <StatusBadge status={status} />
         <button
@@ -142,90 +117,6 @@ function ExportMenu({ widget }: { widget: Widget }): ReactNode {
   );
 }
 
-function ViewsMenu({ widget, model }: { widget: Widget; model: Model }): ReactNode {
-  const mayKeep = model.session?.may.includes("save_view") ?? false;
-  const open = (saved: SavedView) => widget.change({ type: "open", filters: tidy(saved.content) });
-  const load = () => {
-    widget.request({ action: "views" }).catch((error: Error) => widget.notify(error.message, true));
-  };
-  return (
-    <Menu label="Views" icon="bookmark" testId="views" onOpen={load}>
-      {(close) => (
-        <>
-          {model.views === undefined && <p className="menu-hint">Loading…</p>}
-          {model.views?.length === 0 && <p className="menu-hint">No view is saved yet.</p>}
-          {!!model.views?.length && (
-            <ul className="saved" aria-label="Saved views">
-              {model.views.map((saved) => (
-                <li key={saved.name}>
-                  <button
-                    type="button"
-                    className="menu-item"
-                    onClick={() => {
-                      open(saved);
-                      close();
-                    }}
-                  >
-                    <span className="clip">{saved.name}</span>
-                    <small>{saved.owner}</small>
-                  </button>
-                  <button
-                    type="button"
-                    className="btn quiet square"
-                    aria-label={`Copy the link to ${saved.name}`}
-                    title="Copy the link"
-                    onClick={() => void copyLink(widget, toQuery(tidy(saved.content)))}
-                  >
-                    <Icon name="link" />
-                  </button>
-                </li>
-              ))}
-            </ul>
-          )}
-          <button
-            type="button"
-            className="menu-item"
-            data-testid="copy-link"
-            onClick={() => {
-              close();
-              void copyLink(widget, toQuery(widget.said()));
-            }}
-          >
-            Copy the link to this view
-          </button>
-          {mayKeep && <SaveView widget={widget} close={close} />}
-        </>
-      )}
-    </Menu>
-  );
-}
-
-function SaveView({ widget, close }: { widget: Widget; close(): void }): ReactNode {
-  const [name, setName] = useState("");
-  const save = async (event: FormEvent) => {
-    event.preventDefault();
-    const called = name.trim();
-    if (!called) return;
-    try {
-      const { done } = await widget.request({ action: "save-view", params: { name: called, filters: widget.said() } });
-      widget.notify(done ?? "Saved.");
-      close();
-    } catch (error) {
-      widget.notify(`The view was not saved: ${(error as Error).message}`, true);
-    }
-  };
-  return (
-    <form className="save-view" onSubmit={(event) => void save(event)}>
-      <label htmlFor="view-name">Save this view as</label>
-      <div>
-        <input id="view-name" value={name} maxLength={200} autoComplete="off" onChange={(event) => setName(event.target.value)} />
-        <button type="submit" className="btn primary" disabled={!name.trim()}>Save</button>
-      </div>
-      <p className="menu-hint">Everyone in your organisation sees it.</p>
-    </form>
-  );
-}
-
 function AccountMenu({ widget, model }: { widget: Widget; model: Model }): ReactNode {
   const caller = model.session?.caller;
   if (!caller) return null;
@@ -246,14 +137,4 @@ function AccountMenu({ widget, model }: { widget: Widget; model: Model }): React
       )}
     </Menu>
   );
-}
-
-async function copyLink(widget: Widget, query: string): Promise<void> {
-  const link = `${window.location.origin}${window.location.pathname}${query ? `?${query}` : ""}`;
-  try {
-    await navigator.clipboard.writeText(link);
-    widget.notify("The link was copied. It shows this view to whoever has a token.");
-  } catch {
-    widget.notify(`The browser did not let it be copied: ${link}`, true);
-  }
 }

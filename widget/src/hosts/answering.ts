@@ -2,7 +2,7 @@
  * Turning the widget's requests into questions of the server and the answers into `data`, whatever carries them.
  */
 
-import type { Exported, Page } from "../answers";
+import type { Exported, Page, Verdict } from "../answers";
 import { questionOf, type Question } from "../asking";
 import type { Part, Payload, Wanted } from "../protocol";
 import { viewOf, type Filters } from "../state";
@@ -15,6 +15,8 @@ export interface Carrier {
   /** The lists as they were last answered. */
   known: Map<Part, { key: string; whole: Page; pages: number }>;
 }
+
+const SAID: Record<Verdict, string> = { real: "it was real", false_positive: "a false alarm", planned: "it was planned" };
 
 /** The server said no, or nothing. The message is for people. */
 export class Refusal extends Error {
@@ -40,7 +42,7 @@ export async function answer(carrier: Carrier, wanted: Wanted, orgs: number, tel
       const question = questionOf(part, view);
       if (!question) return;
       try {
-        const list = part === "entities" || part === "anomalies";
+        const list = part === "entities" || part === "anomalies" || part === "incidents";
         const found = list
           ? await pages(carrier, part, question, wanted.pages?.[part] ?? 1)
           : await carrier.ask(question.name, question.inputs);
@@ -69,12 +71,18 @@ export async function wholeExport(carrier: Carrier, filters: Filters, format: "c
 
 /** What is exported: the rows of the days and the place that are looked at. */
 export function exportInputs(filters: Filters, format: "csv" | "json"): Record<string, unknown> {
-  const { timeframe, orgId, projectId, teamId, agentId, model } = { timeframe: "week", ...filters };
-  return said({ format, timeframe, orgId, projectId, teamId, agentId, model });
+  const { timeframe, end, orgId, projectId, teamId, agentId, model } = { timeframe: "week", ...filters };
+  return said({ format, timeframe, end, orgId, projectId, teamId, agentId, model });
 }
 
 export function exportName(exported: Exported): string {
   return `usage-${exported.first_day}-${exported.last_day}.${exported.format}`;
+}
+
+/** A saying about an anomaly, and what became of it in words. */
+export async function label(carrier: Carrier, anomaly: string, verdict: Verdict): Promise<Payload> {
+  await carrier.ask("label_anomaly", { anomalyId: anomaly, verdict });
+  return { done: `Kept: ${SAID[verdict]}. Later scores of this series heed it.` };
 }
 
 export function reason(error: unknown): string {
@@ -96,7 +104,8 @@ async function pages(carrier: Carrier, part: Part, question: Question, count: nu
     [whole, held] = [known.whole, known.pages];
   } else {
     const first = await ask();
-    const same = known?.key === key && known.pages >= count && sameData(known.whole, first);
+    // Versions are the lake's: what people do to incidents and say of anomalies changes without them.
+    const same = part === "entities" && known?.key === key && known.pages >= count && sameData(known.whole, first);
     [whole, held] = same ? [joined(part, first, [], known.whole), known.pages] : [first, 1];
   }
   while (held < count && whole.next_cursor) {

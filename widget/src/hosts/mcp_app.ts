@@ -6,7 +6,7 @@
 import type { Page } from "../answers";
 import type { FromWidget, Host, Part, Payload, Session, ToWidget } from "../protocol";
 import { tidy } from "../state";
-import { answer, exportName, ORGANISATIONS, reason, Refusal, wholeExport, type Carrier } from "./answering";
+import { answer, exportName, label, ORGANISATIONS, reason, Refusal, wholeExport, type Carrier } from "./answering";
 import { save } from "./page";
 
 export const PROTOCOL = "2026-01-26";
@@ -174,6 +174,9 @@ export class McpAppHost implements Host, Carrier {
           await this.ask("acknowledge_incident", { incidentId: message.params.incident });
           return { done: "Acknowledged." };
         });
+        return;
+      case "label":
+        void this.deed(turn, () => label(this, message.params.anomaly, message.params.verdict));
         return;
       default:
         this.tell(turn, { refused: "This cannot be done inside a chat." });

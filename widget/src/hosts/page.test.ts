@@ -10,7 +10,7 @@ class PretendedBrowser implements Browser {
   steps: string[] = [];
   token: string | null = null;
   saved: { name: string; type: string; text: string }[] = [];
-  asked: { path: string; token: string | null; body: Record<string, unknown> }[] = [];
+  asked: { method: string; path: string; token: string | null; body: Record<string, unknown> }[] = [];
   goBack: () => void = () => {};
   answer: Answerer = () => ({});
 
@@ -28,7 +28,7 @@ class PretendedBrowser implements Browser {
   fetch(path: string, init: RequestInit): Promise<Response> {
     const body = typeof init.body === "string" ? (JSON.parse(init.body) as Record<string, unknown>) : {};
     const header = (init.headers as Record<string, string>).Authorization ?? "";
-    this.asked.push({ path, token: header.replace("Bearer ", ""), body });
+    this.asked.push({ method: init.method ?? "GET", path, token: header.replace("Bearer ", ""), body });
     const { status = 200, body: told = {}, headers } = this.answer(path, body);
     return Promise.resolve(new Response(typeof told === "string" ? told : JSON.stringify(told), { status, headers }));
   }
@@ -225,6 +225,43 @@ describe("views", () => {
     await settled();
     expect(browser.asked.slice(-2).map((one) => one.path)).toEqual(["/api/views/a%2Fb%3F", "/api/views"]);
     expect(payloads().at(-1)).toMatchObject({ views: [{ name: "a/b" }], done: "Saved the view “a/b?”." });
+  });
+
+  const asked = () => browser.asked.map((one) => `${one.method} ${one.path}`);
+
+  it("get another name by being kept under it first, with all that is in them", async () => {
+    browser.token = "obs_1";
+    const host = start();
+    await settled();
+    browser.answer = () => ({ body: { views: [{ name: "old", owner: "ann", content: {} }] } });
+    const content = { agentId: "x", of_a_later_page: 7 };
+    host.send({ type: "request", action: "rename-view", turn: 9, params: { name: "old", to: "new/1", content } });
+    await settled();
+    expect(asked().slice(-4)).toEqual(["GET /api/views", "PUT /api/views/new%2F1", "DELETE /api/views/old", "GET /api/views"]);
+    expect(browser.asked.find((one) => one.method === "PUT")?.body).toEqual(content);
+    expect(payloads().at(-1)).toMatchObject({ done: "“old” is called “new/1” now." });
+  });
+
+  it("do not take the name of another", async () => {
+    browser.token = "obs_1";
+    const host = start();
+    await settled();
+    browser.answer = () => ({ body: { views: [{ name: "old", owner: "a", content: {} }, { name: "taken", owner: "a", content: {} }] } });
+    host.send({ type: "request", action: "rename-view", turn: 9, params: { name: "old", to: "taken", content: {} } });
+    await settled();
+    expect(payloads().at(-1)).toMatchObject({ refused: "There is a view “taken” already." });
+    expect(asked().some((one) => /^(PUT|DELETE)/.test(one))).toBe(false);
+  });
+
+  it("are deleted", async () => {
+    browser.token = "obs_1";
+    const host = start();
+    await settled();
+    browser.answer = () => ({ body: { views: [] } });
+    host.send({ type: "request", action: "delete-view", turn: 9, params: { name: "50 %" } });
+    await settled();
+    expect(asked().slice(-2)).toEqual(["DELETE /api/views/50%20%25", "GET /api/views"]);
+    expect(payloads().at(-1)).toMatchObject({ views: [], done: "Deleted the view “50 %”." });
   });
 });
 

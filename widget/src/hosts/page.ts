@@ -6,7 +6,7 @@
 import type { Caller, Page, SavedView } from "../answers";
 import type { FromWidget, Host, Payload, Session, ToWidget } from "../protocol";
 import { fromQuery, toQuery } from "../state";
-import { answer, exportInputs, ORGANISATIONS, reason, Refusal, type Carrier } from "./answering";
+import { answer, exportInputs, label, ORGANISATIONS, reason, Refusal, type Carrier } from "./answering";
 
 /** The parts of a browser that the host needs. */
 export interface Browser {
@@ -82,9 +82,30 @@ export class PageHost implements Host, Carrier {
       case "save-view":
         void this.deed(turn, async () => {
           const { name, filters } = message.params;
-          await this.call(`/api/views/${encodeURIComponent(name)}`, "PUT", filters);
+          await this.call(viewAt(name), "PUT", filters);
           return { ...(await this.views()), done: `Saved the view “${name}”.` };
         });
+        return;
+      case "rename-view":
+        void this.deed(turn, async () => {
+          const { name, to, content } = message.params;
+          const { views } = await this.views();
+          if (views.some((one) => one.name === to)) throw new Refusal(`There is a view “${to}” already.`);
+          // In this order: what breaks off in between leaves two of it, never none.
+          await this.call(viewAt(to), "PUT", content);
+          await this.call(viewAt(name), "DELETE");
+          return { ...(await this.views()), done: `“${name}” is called “${to}” now.` };
+        });
+        return;
+      case "delete-view":
+        void this.deed(turn, async () => {
+          const { name } = message.params;
+          await this.call(viewAt(name), "DELETE");
+          return { ...(await this.views()), done: `Deleted the view “${name}”.` };
+        });
+        return;
+      case "label":
+        void this.deed(turn, () => label(this, message.params.anomaly, message.params.verdict));
         return;
       case "acknowledge":
         void this.deed(turn, async () => {
@@ -208,6 +229,10 @@ export class PageHost implements Host, Carrier {
   private tell(turn: number, payload: Payload): void {
     this.hear({ type: "data", turn, payload });
   }
+}
+
+function viewAt(name: string): string {
+  return `/api/views/${encodeURIComponent(name)}`;
 }
 
 /** The browser that the page runs in. */

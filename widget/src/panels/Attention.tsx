@@ -2,21 +2,22 @@
 
 import { memo } from "react";
 
-import type { Budgets, IncidentShown, Incidents, Severity } from "../answers";
+import type { Answer, Budgets, IncidentShown, Incidents } from "../answers";
+import { SEVERITIES } from "../charts/shapes";
 import type { Actions, Allowed, PanelProps } from "../contract";
+import { showing } from "../days";
 import { count, counted, percent, when } from "../format";
-import { Acknowledge } from "./Incidents";
+import { Acknowledge, placeOf } from "./Incidents";
 import { Ago, Clipped } from "./Panel";
 import { byRisk } from "./risk";
 import { SeverityTag } from "./Severity";
 
 const SHOWN = 3;
-const GRAVEST: readonly Severity[] = ["critical", "warning", "info"];
 
 export function Attention({ view, board, act, allowed }: PanelProps) {
   const narrowed = Object.values(view.place).some(Boolean);
   const { open, budgets, failed } = board;
-  if (open) return <Now open={open} budgets={budgets} narrowed={narrowed} act={act} allowed={allowed} />;
+  if (open) return <Now open={open} budgets={budgets} narrowed={narrowed} end={view.end} shown={board.metrics} act={act} allowed={allowed} />;
   return (
     <section className="attention" aria-label="What is wrong now">
       {failed.open ? <p className="failed" role="status">Whether anything is wrong now could not be asked. {failed.open}</p>
@@ -25,11 +26,14 @@ export function Attention({ view, board, act, allowed }: PanelProps) {
   );
 }
 
-const Now = memo(function Now({ open, budgets, narrowed, act, allowed }: {
+const Now = memo(function Now({ open, budgets, narrowed, end, shown: days, act, allowed }: {
   open: Incidents;
   budgets?: Budgets;
   /** Whether only a part of the fleet is looked at. */
   narrowed: boolean;
+  /** The last day looked at, and an answer about these days. */
+  end?: string;
+  shown?: Answer;
   act: Actions;
   allowed: Allowed;
 }) {
@@ -41,7 +45,7 @@ const Now = memo(function Now({ open, budgets, narrowed, act, allowed }: {
     <section className={`attention ${worst?.severity ?? (over ? "warning" : "calm")}`} aria-label="What is wrong now">
       {shown.length > 0 && (
         <ul>
-          {shown.map((one) => <Wrong key={one.id} one={one} act={act} allowed={allowed} />)}
+          {shown.map((one) => <Wrong key={one.id} one={one} end={showing(one.began_at ?? one.opened_at, end, days)} act={act} allowed={allowed} />)}
         </ul>
       )}
       {!worst && !over && (
@@ -51,7 +55,7 @@ const Now = memo(function Now({ open, budgets, narrowed, act, allowed }: {
         <p className="attention-line">
           {open.total > shown.length && (
             <button type="button" className="link" onClick={() => show("incidents")}>
-              {count(open.total - shown.length)} more open
+              {count(open.total - shown.length)} more open{counts(open)}
             </button>
           )}
           {over && <button type="button" className="link" onClick={() => show("budgets")}>{over}</button>}
@@ -61,9 +65,8 @@ const Now = memo(function Now({ open, budgets, narrowed, act, allowed }: {
   );
 });
 
-function Wrong({ one, act, allowed }: { one: IncidentShown; act: Actions; allowed: Allowed }) {
+function Wrong({ one, end, act, allowed }: { one: IncidentShown; end?: string; act: Actions; allowed: Allowed }) {
   const whose = one.agent ?? one.project ?? one.org;
-  const place = { org: one.org ?? undefined, project: one.project ?? undefined, agent: one.agent ?? undefined };
   const began = one.began_at ?? one.opened_at;
   return (
     <li className="attention-row">
@@ -71,7 +74,7 @@ function Wrong({ one, act, allowed }: { one: IncidentShown; act: Actions; allowe
       <button
         type="button"
         className="link strong"
-        onClick={() => act.change({ place, incident: allowed.why ? one.id : undefined })}
+        onClick={() => act.change({ place: placeOf(one), end, incident: allowed.why ? one.id : undefined })}
       >
         <Clipped text={one.title ?? whose ?? one.kind.replaceAll("_", " ")} />
       </button>
@@ -90,7 +93,14 @@ function Wrong({ one, act, allowed }: { one: IncidentShown; act: Actions; allowe
 
 /** The gravest first; among equals as they came: the one that changed last. Pure. */
 export function gravestFirst(incidents: readonly IncidentShown[]): IncidentShown[] {
-  return incidents.toSorted((a, b) => GRAVEST.indexOf(a.severity) - GRAVEST.indexOf(b.severity));
+  return incidents.toSorted((a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity));
+}
+
+/** How many of each severity are open, where that says more than the lines above; else empty. Pure. */
+export function counts({ by_severity: found }: Incidents): string {
+  if (!found) return "";
+  const told = SEVERITIES.flatMap((severity) => (found[severity] ? [`${count(found[severity])} ${severity}`] : []));
+  return told.length > 1 ? `; ${told.join(", ")} in all` : "";
 }
 
 /** How many budgets are used up, and the fullest of them; null where none is. Pure. */

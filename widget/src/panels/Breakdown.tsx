@@ -5,10 +5,10 @@ import { type KeyboardEvent, memo, type ReactNode, useCallback, useEffect, useMe
 
 import { type Entities, type Level, type Metrics, type Slice } from "../answers";
 import type { Actions, PanelProps } from "../contract";
-import { change, count, money, NONE, percent, share, short } from "../format";
+import { change, count, money, NONE, percent, rate, share, short } from "../format";
 import { rowReached } from "./keys";
 import { Clipped, Empty, Panel } from "./Panel";
-import { type Amounts, type Column, costChange, errorRate, isNew, type Order, shown } from "./rows";
+import { type Amounts, type Column, costChange, dearest, errorRate, isNew, type Order, shown } from "./rows";
 
 const ROW = 36;
 const PAGE = 16;
@@ -105,6 +105,7 @@ const Table = memo(function Table({ entities, metrics, place, search, drillable,
   const ledDown = useRef(false);
   const scroller = useRef<HTMLDivElement>(null);
   const list: Slice[] = useMemo(() => (unattributed ? [...rows, unattributed] : rows), [rows, unattributed]);
+  const most = useMemo(() => dearest(list), [list]);
   const at = Math.min(active, Math.max(list.length - 1, 0));
   const virtual = useVirtualizer({
     count: list.length,
@@ -194,7 +195,8 @@ const Table = memo(function Table({ entities, metrics, place, search, drillable,
                 top={item.start}
                 row={row}
                 apart={row === unattributed}
-                width={share(row.cost, total.cost)}
+                part={share(row.cost, total.cost)}
+                width={share(row.cost, most)}
                 reachable={item.index === at}
                 open={drillable ? drill : undefined}
                 level={entities.level}
@@ -215,11 +217,14 @@ const Table = memo(function Table({ entities, metrics, place, search, drillable,
   );
 });
 
-const Row = memo(function Row({ index, top, row, apart, width, reachable, open, level, focus }: {
+const Row = memo(function Row({ index, top, row, apart, part, width, reachable, open, level, focus }: {
   index: number;
   top: number;
   row: Slice;
   apart: boolean;
+  /** Of all. */
+  part: number;
+  /** Of the dearest row: shares of ten thousand agents would all be too small to see. */
   width: number;
   reachable: boolean;
   open?: Actions["drill"];
@@ -241,7 +246,7 @@ const Row = memo(function Row({ index, top, row, apart, width, reachable, open, 
         <Clipped text={row.name} />
         <span className="share-bar" aria-hidden="true"><span style={{ width: `${Math.max(width, 0) * 100}%` }} /></span>
       </Cell>
-      <Numbers amounts={row} moved={costChange(row)} fresh={isNew(row)} whole={width} />
+      <Numbers amounts={row} moved={costChange(row)} fresh={isNew(row)} part={part} />
     </div>
   );
 });
@@ -257,17 +262,17 @@ function Sum({ name, amounts, moved, index, soft = false }: {
   );
 }
 
-function Numbers({ amounts, moved, fresh = false, whole }: {
-  amounts: Amounts; moved: number | null; fresh?: boolean; whole?: number;
+function Numbers({ amounts, moved, fresh = false, part }: {
+  amounts: Amounts; moved: number | null; fresh?: boolean; part?: number;
 }) {
-  const rate = errorRate(amounts);
+  const failing = errorRate(amounts);
   return (
     <>
-      <Cell by="cost" title={whole === undefined ? undefined : `${percent(whole)} of all`}>{money(amounts.cost)}</Cell>
+      <Cell by="cost" title={part === undefined ? undefined : `${money(amounts.cost)}, ${percent(part)} of all`}>{rate(amounts.cost)}</Cell>
       <Cell by="change">{moved !== null ? change(moved) : <span className="muted">{fresh ? "new" : NONE}</span>}</Cell>
       <Cell by="calls">{count(amounts.calls)}</Cell>
       <Cell by="errors" title={count(amounts.errors)}>
-        {rate >= 0.1 ? <strong className="high">{percent(rate)}</strong> : percent(rate)}
+        {failing >= 0.1 ? <strong className="high">{percent(failing)}</strong> : percent(failing)}
       </Cell>
       <Cell by="tokens" title={count(amounts.tokens)}>{short(amounts.tokens)}</Cell>
       <Cell by="saved" title={count(amounts.saved_tokens)}>{short(amounts.saved_tokens)}</Cell>

@@ -12,7 +12,7 @@ const SHOWN = 6;
 /** The bar ends beyond the limit, so that an exceeded budget shows by how much. */
 const END = 1.2;
 const MARKS = [0.5, 0.8, 0.95] as const;
-const BURN = "Pace over the budget's short span, then over its long one; 1× uses the limit up exactly at its end";
+const BURN = "How fast it is used, lately and over a longer span: at 1× it is used up exactly at its end";
 
 export function BudgetBars({ board, act }: PanelProps) {
   const { budgets, failed } = board;
@@ -103,6 +103,8 @@ function along(part: number): string {
 
 function usedText(one: BudgetShown, sure: number | null, most: number | null): string {
   if (sure === null) return "—";
+  // Of nothing there are no shares.
+  if (nano(one.limit) === 0n) return sure > 0 ? "over" : "unused";
   if (one.spent_upper === null) return `${percent(sure)} or more`;
   const [low, high] = [percent(sure), percent(most)];
   return low === high ? low : `${low} – ${high}`;
@@ -129,7 +131,7 @@ function limitText(one: BudgetShown): string {
 function burnText({ burn_short: now, burn_long: longer }: BudgetShown): string {
   if (now === null || longer === null || Math.max(now, longer) < 0.005) return "";
   const times = (burn: number) => `${burn >= 10 ? Math.round(burn) : Number(burn.toFixed(burn < 1 ? 2 : 1))}×`;
-  return `, pace ${times(now)} now, ${times(longer)} longer`;
+  return ` · pace ${times(now)} lately, ${times(longer)} overall`;
 }
 
 function untilText({ window_end: end, window_start: start }: BudgetShown): string {

@@ -4,7 +4,7 @@ import { memo } from "react";
 
 import type { Budgets, Change, Metrics } from "../answers";
 import type { PanelProps } from "../contract";
-import { change, count, counted, days, fromNano, money, moneyBetween, nano, percent, shortDay, sum } from "../format";
+import { change, count, counted, days, fromNano, money, nano, percent, shortDay, sum } from "../format";
 import type { Place } from "../state";
 import { Empty, Panel } from "./Panel";
 import { BEFORE, openQuestions, PERIOD, projection } from "./period";
@@ -19,17 +19,18 @@ export function CostSummary({ view, board }: PanelProps) {
       failed={failed.metrics}
       ready={metrics !== undefined}
     >
-      {metrics && <Spend metrics={metrics} budgets={budgets} place={view.place} />}
+      {metrics && <Spend metrics={metrics} budgets={view.end ? undefined : budgets} place={view.place} />}
     </Panel>
   );
 }
 
+/** `budgets` stand as they are now: of days that are over they say nothing. */
 const Spend = memo(function Spend({ metrics, budgets, place }: { metrics: Metrics; budgets?: Budgets; place: Place }) {
   const { spending, coverage, trends, timeframe } = metrics;
   if (metrics.calls === 0) {
     return (
       <Empty title="No usage in these days.">
-        Choose a longer timeframe, remove a filter, or take usage in with <code>obs-pipeline ingest</code>.
+        Choose other days or a longer timeframe, remove a filter, or take usage in with <code>obs-pipeline ingest</code>.
       </Empty>
     );
   }
@@ -38,10 +39,13 @@ const Spend = memo(function Spend({ metrics, budgets, place }: { metrics: Metric
   const ahead = budgets ? projection(budgets.budgets, place, timeframe, budgets.at) : null;
   return (
     <>
-      <p className="figure">{unpriced ? moneyBetween(spending.current, upper) : money(spending.current)}</p>
+      <p className="figure">
+        {money(spending.current)}
+        {unpriced && <small>{upTo(spending.current, upper)}</small>}
+      </p>
       <p className="beside">
         <Trend of={trends.cost} rising="bad" />
-        <span className="muted">{money(spending.previous)} in {BEFORE[timeframe]}</span>
+        <span className="muted">{nano(spending.previous) === 0n ? "nothing" : money(spending.previous)} in {BEFORE[timeframe]}</span>
       </p>
       <BudgetUsed metrics={metrics} upper={unpriced ? upper : spending.current} />
       {ahead && (
@@ -65,10 +69,16 @@ const Spend = memo(function Spend({ metrics, budgets, place }: { metrics: Metric
   );
 });
 
+/** The other end of what it can have cost; empty where both read the same. */
+function upTo(low: string, high: string | null): string {
+  if (high === null) return " or more";
+  return money(low) === money(high) ? "" : ` – ${money(high)}`;
+}
+
 function BudgetUsed({ metrics, upper }: { metrics: Metrics; upper: string | null }) {
   const { spending, timeframe } = metrics;
   if (spending.budget === null || spending.percentage === null) {
-    return <p className="told muted">No single {PERIOD[timeframe]} cost budget holds for this choice.</p>;
+    return <p className="told muted">No {PERIOD[timeframe]} cost budget covers just this.</p>;
   }
   const used = spending.percentage;
   const most = upper === null ? null : Number(upper) / (Number(spending.budget) || 1) * 100;
@@ -115,7 +125,7 @@ type Rising = "bad" | "good" | "neutral";
 /** An arrow, the sign and the size of a change; its colour only repeats them. */
 export function Trend({ of, rising }: { of: Change; rising: Rising }) {
   if (of.change === null) {
-    return <span className="trend">{nano(of.current) === nano(of.previous) ? "unchanged" : "new"}</span>;
+    return <span className="trend">{nano(of.current) === nano(of.previous) ? "Unchanged" : "New"}</span>;
   }
   const [up, down] = [of.change >= 0.0005, of.change <= -0.0005];
   const tone = rising === "neutral" || (!up && !down) ? "" : up === (rising === "bad") ? "worse" : "better";

@@ -9,6 +9,8 @@ import { stepsOf } from "../charts/steps";
 import { Waterfall } from "../charts/Waterfall";
 import { count, counted, measured, money, percent, shortDay } from "../format";
 
+const METHODS: Record<string, string> = { zscore: "z-score", iqr: "interquartile range" };
+
 export const Explanation = memo(function Explanation({ explained }: { explained: Explained }) {
   const { anomaly, lower, upper, context, around, method, split } = explained;
   const { metric } = anomaly;
@@ -38,7 +40,7 @@ export const Explanation = memo(function Explanation({ explained }: { explained:
           <Fact name="Usual range" value={range} />
           {anomaly.deviation !== null && <Fact name="Deviation" value={`${anomaly.deviation.toFixed(1).replace("-", "−")} σ`} />}
           {counts(context).map(([name, value]) => <Fact key={name} name={name} value={count(value)} />)}
-          <Fact name="Method" value={method.replaceAll("_", " ")} />
+          <Fact name="Method" value={METHODS[method] ?? method.replaceAll("_", " ")} />
         </dl>
       </div>
     </>
@@ -63,7 +65,8 @@ function heading(metric: Metric): string {
   return metric === "latency" ? "The mean latency, from expected to observed" : "From expected to observed";
 }
 
-function sentence(text: string): string {
+/** Begun with a capital, ended with a stop. Pure. */
+export function sentence(text: string): string {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 }
 

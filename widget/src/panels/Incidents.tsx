@@ -2,9 +2,12 @@
 
 import { memo, useMemo, useState } from "react";
 
-import type { Decision, Incidents as Answer, IncidentShown, Why } from "../answers";
+import type { Answer as Days, Decision, Incidents as Answer, IncidentShown, Why } from "../answers";
+import { SEVERITIES } from "../charts/shapes";
 import type { Actions, Allowed, PanelProps } from "../contract";
-import { count } from "../format";
+import { showing } from "../days";
+import { count, day, exact } from "../format";
+import type { Place } from "../state";
 import { Ago, Clipped, Empty, Panel } from "./Panel";
 import { SeverityTag } from "./Severity";
 
@@ -19,18 +22,31 @@ export function Incidents({ view, board, act, allowed }: PanelProps) {
       ready={incidents !== undefined}
     >
       {incidents && (
-        <List incidents={incidents} unfinished={open} open={view.incident} why={why} failed={failed.why} allowed={allowed} act={act} />
+        <List
+          incidents={incidents}
+          unfinished={open}
+          open={view.incident}
+          why={why}
+          failed={failed.why}
+          end={view.end}
+          days={board.metrics}
+          allowed={allowed}
+          act={act}
+        />
       )}
     </Panel>
   );
 }
 
-const List = memo(function List({ incidents, unfinished, open, why, failed, allowed, act }: {
+const List = memo(function List({ incidents, unfinished, open, why, failed, end, days, allowed, act }: {
   incidents: Answer;
   unfinished?: Answer;
   open?: string;
   why?: Why;
   failed?: string;
+  /** The last day looked at, and an answer about these days. */
+  end?: string;
+  days?: Days;
   allowed: Allowed;
   act: Actions;
 }) {
@@ -57,13 +73,16 @@ const List = memo(function List({ incidents, unfinished, open, why, failed, allo
             open={allowed.why && one.id === open}
             why={one.id === open ? answer : undefined}
             failed={one.id === open ? failed : undefined}
+            end={showing(began(one), end, days)}
             allowed={allowed}
             act={act}
           />
         ))}
       </ul>
       {incidents.has_more && (
-        <p className="told muted">The open ones, and those that changed last: {count(listed.length)} of {count(incidents.total)}.</p>
+        <button type="button" className="btn quiet more" onClick={act.moreIncidents}>
+          Show more <span className="muted">{count(listed.length)} of {count(incidents.total)} shown</span>
+        </button>
       )}
     </>
   );
@@ -75,21 +94,25 @@ export function together(newest: readonly IncidentShown[], open: readonly Incide
   return [...newest, ...open.filter((one) => !known.has(one.id))];
 }
 
-/** Open ones before acknowledged before resolved ones; within each as they came. Pure. */
+/** Open ones before acknowledged before resolved ones; the open ones gravest first, all others as they came. Pure. */
 export function unfinishedFirst(incidents: readonly IncidentShown[]): IncidentShown[] {
   const order = ["open", "acknowledged", "resolved"];
-  return incidents.toSorted((a, b) => order.indexOf(a.status) - order.indexOf(b.status));
+  const gravity = ({ status, severity }: IncidentShown) => (status === "open" ? SEVERITIES.indexOf(severity) : 0);
+  return incidents.toSorted((a, b) => order.indexOf(a.status) - order.indexOf(b.status) || gravity(a) - gravity(b));
 }
 
-const Row = memo(function Row({ one, open, why, failed, allowed, act }: {
+const Row = memo(function Row({ one, open, why, failed, end, allowed, act }: {
   one: IncidentShown;
   open: boolean;
   why?: Why;
   failed?: string;
+  end?: string;
   allowed: Allowed;
   act: Actions;
 }) {
-  const place = one.agent ?? one.project ?? one.org ?? one.kind.replaceAll("_", " ");
+  const kind = one.kind.replaceAll("_", " ");
+  const whose = one.agent ?? one.project ?? one.org;
+  const place = whose ?? kind;
   const sentence = one.title;
   const acknowledgeable = allowed.acknowledge && one.status === "open";
   const details = `why-${one.id}`;
@@ -97,12 +120,24 @@ const Row = memo(function Row({ one, open, why, failed, allowed, act }: {
     <li className={`row ${one.severity}${open ? " open" : ""}`}>
       <div className="row-head">
         <SeverityTag severity={one.severity} />
-        <Clipped text={place} className="row-name" />
+        {whose === null ? <Clipped text={place} className="row-name" /> : (
+          <button
+            type="button"
+            className="link strong row-name"
+            title={`Show ${place} in the days it happened`}
+            onClick={() => act.change({ place: placeOf(one), end })}
+          >
+            <Clipped text={place} />
+          </button>
+        )}
         <span className={`status-tag ${one.status}`}>{one.status}</span>
         {sentence && <span className="row-reason" title={open ? undefined : sentence}>{sentence}</span>}
         <div className="row-line">
           <span className="row-what">
-            {one.kind.replaceAll("_", " ")}, <Ago time={one.opened_at} />
+            {whose !== null && `${kind}, `}
+            <time dateTime={began(one)} title={`Began ${exact(began(one))}, noticed ${exact(one.opened_at)}`}>
+              {day(began(one), "UTC")}
+            </time>
             {one.status === "acknowledged" && one.acknowledged_by && `, taken on by ${one.acknowledged_by}`}
           </span>
           <span className="row-actions">
@@ -135,6 +170,15 @@ const Row = memo(function Row({ one, open, why, failed, allowed, act }: {
     </li>
   );
 });
+
+/** When usage began to be abnormal; where nobody says, when that was noticed. */
+function began(one: IncidentShown): string {
+  return one.began_at ?? one.opened_at;
+}
+
+export function placeOf({ org, project, agent }: IncidentShown): Place {
+  return { org: org ?? undefined, project: project ?? undefined, agent: agent ?? undefined };
+}
 
 export function Acknowledge({ incident, place, acknowledge }: {
   incident: string;

@@ -32,7 +32,7 @@ const Findings = memo(function Findings({ metrics, drill }: { metrics: Metrics; 
           name="Saved tokens"
           value={short(tokens.saved)}
           title={count(tokens.saved)}
-          note={`${percent(tokens.efficiency)} of all`}
+          note={`${percent(tokens.efficiency)} of all tokens`}
         />
         <Tile name="Input from cache" value={percent(tokens.cached_share)} note={`${short(tokens.cached)} tokens`} />
         <Tile
@@ -74,7 +74,10 @@ function Tile({ name, value, note, title }: { name: string; value: string; note:
   return (
     <div>
       <dt>{name}</dt>
-      <dd><span className="tile-value" title={title}>{value}</span> <span className="muted">{note}</span></dd>
+      <dd>
+        <span className="tile-value" title={title}>{value}</span>
+        <span className="muted">{note}</span>
+      </dd>
     </div>
   );
 }
@@ -85,6 +88,6 @@ function previousMillion({ trends }: Metrics): string | null {
 }
 
 function pieceChange(now: string | null, before: string | null): string {
-  if (now === null || before === null || nano(before) === 0n) return "none before";
+  if (now === null || before === null || nano(before) === 0n) return "no calls before";
   return `${change(Number(now) / Number(before) - 1)} vs. before`;
 }

@@ -37,7 +37,7 @@ export function Empty({ title, children }: { title: string; children?: ReactNode
   return (
     <div className="empty">
       <p className="empty-title">{title}</p>
-      {children && <p>{children}</p>}
+      {children && <p className="empty-what">{children}</p>}
     </div>
   );
 }

@@ -33,7 +33,7 @@ const Usage = memo(function Usage({ metrics }: { metrics: Metrics }) {
       <p className="figure" title={`${count(tokens.consumed)} tokens`}>{short(tokens.consumed)}</p>
       <p className="beside">
         <Trend of={trends.tokens} rising="neutral" />
-        <span className="muted">{short(Number(trends.tokens.previous))} in {BEFORE[timeframe]}</span>
+        <span className="muted">{Number(trends.tokens.previous) === 0 ? "none" : short(Number(trends.tokens.previous))} in {BEFORE[timeframe]}</span>
       </p>
       <StackedBar parts={parts} />
       <table className="legend-table">

@@ -17,6 +17,8 @@ const METRICS: readonly { value: Metric; text: string }[] = [
   { value: "cost", text: "Cost" }, { value: "tokens", text: "Tokens" }, { value: "calls", text: "Calls" },
   { value: "errors", text: "Errors" }, { value: "latency", text: "Latency" },
 ];
+/** The server marks no more. */
+const MOST_MARKS = 200;
 const GRAINS: readonly { value: Grain; text: string }[] = [{ value: "hour", text: "Hours" }, { value: "day", text: "Days" }];
 
 export function Trend({ view, board, act, theme }: PanelProps) {
@@ -168,9 +170,15 @@ function Legend({ trends, drawn }: { trends: Trends; drawn: Columns }) {
         const found = trends.anomalies.filter((one) => one.severity === severity).length;
         return found > 0 && <li key={severity}><Shape severity={severity} />{found} {severity}</li>;
       })}
-      {!banded && <li>{trends.band.replace(/^none: /, "No usual range: ")}</li>}
+      {trends.anomalies.length >= MOST_MARKS && <li>The worst {MOST_MARKS} anomalies are marked</li>}
+      {!banded && <li>{unbanded(trends.band)}</li>}
     </ul>
   );
+}
+
+/** Why there is no band. Where one is promised and not there, these points had too little before them. */
+function unbanded(band: string): string {
+  return band.startsWith("none: ") ? band.replace("none: ", "No usual range: ") : "No usual range: too little usage before";
 }
 
 function PointsTable({ trends, drawn, marks, zone }: { trends: Trends; drawn: Columns; marks: readonly Mark[]; zone: string }) {

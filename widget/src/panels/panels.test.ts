@@ -1,16 +1,16 @@
 import { describe, expect, test } from "vitest";
 
-import type { AnomalyShown, BudgetShown, Coverage, Entities, Entity, IncidentShown, Metrics, Slice } from "../answers";
+import type { AnomalyShown, BudgetShown, Coverage, Entities, Entity, IncidentShown, Incidents, Metrics, Slice } from "../answers";
 import type { Columns, Mark } from "../charts/series";
 import { sum } from "../format";
-import { gravestFirst, overLimit } from "./Attention";
+import { counts, gravestFirst, overLimit } from "./Attention";
 import { contributions } from "./Explanation";
 import { hints, perMillion } from "./hints";
 import { because, together, unfinishedFirst } from "./Incidents";
 import { pointReached, rowReached } from "./keys";
 import { openQuestions, projection } from "./period";
 import { byRisk } from "./risk";
-import { costChange, isNew, ordered, shown } from "./rows";
+import { costChange, dearest, isNew, ordered, shown } from "./rows";
 import { tokenParts } from "./TokenUsage";
 
 const coverage: Coverage = {
@@ -226,6 +226,25 @@ test("unfinished incidents come first and keep their order", () => {
     ([id, status]) => ({ id, status }) as IncidentShown,
   );
   expect(unfinishedFirst(incidents).map((one) => one.id)).toEqual(["b", "d", "c", "a"]);
+});
+
+test("of open incidents the gravest stand first, of others those that changed last", () => {
+  const incidents = [["a", "open", "info"], ["b", "resolved", "info"], ["c", "open", "critical"], ["d", "resolved", "critical"]].map(
+    ([id, status, severity]) => ({ id, status, severity }) as IncidentShown,
+  );
+  expect(unfinishedFirst(incidents).map((one) => one.id)).toEqual(["c", "a", "b", "d"]);
+});
+
+test("open incidents are counted by severity where there are several, over all pages", () => {
+  const told = (by_severity?: Incidents["by_severity"]) =>
+    counts({ ...answer, total: 9, has_more: true, next_cursor: "x", incidents: [], by_severity });
+  expect(told({ info: 1200, critical: 2 })).toBe("; 2 critical, 1,200 info in all");
+  expect([told({ warning: 7 }), told({}), told()]).toEqual(["", "", ""]);
+});
+
+test("bars are as long as the dearest row's, to the cent", () => {
+  expect(dearest([{ cost: "9" }, { cost: "10.000000001" }, { cost: "-3" }])).toBe("10.000000001");
+  expect(dearest([])).toBe("0.000000000");
 });
 
 test("an open incident is listed however long it did not change, and none twice", () => {

@@ -66,6 +66,16 @@ export function isNew(row: Slice & { previous_cost?: string | null }): boolean {
   return row.previous_cost != null && nano(row.previous_cost) === 0n && nano(row.cost) !== 0n;
 }
 
+/** What the dearest of some rows costs. */
+export function dearest(rows: readonly Pick<Slice, "cost">[]): string {
+  let most = 0n;
+  for (const row of rows) {
+    const cost = nano(row.cost);
+    if (cost > most) most = cost;
+  }
+  return fromNano(most);
+}
+
 export function errorRate({ errors, calls }: Amounts): number {
   return calls > 0 ? errors / calls : 0;
 }
