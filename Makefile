@@ -12,7 +12,7 @@ WIDGET_SOURCES := $(shell find widget -name node_modules -prune -o -type f -prin
 export DAGSTER_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui widget widget-test test test-mcp test-browser lint types bench bench-dashboard bench-large bench-detection bench-forecasts bench-causes test-slow test-trackers test-producers lock snapshot clean
+.PHONY: help run ui widget widget-test test test-mcp test-browser lint types bench bench-dashboard bench-sources bench-large bench-detection bench-forecasts bench-causes test-slow test-trackers test-producers lock snapshot clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench-dashboard: $(VENV)/.installed-dev ## Every tool of the dashboard over 10,0
 
 bench: $(VENV)/.installed-dev ## 50,000 events end to end, the hourly aggregation against the bare engine, the routing of incidents
 	@$(BIN)/python -m obs_pipeline_tests.performance.bench
+
+bench-sources: $(VENV)/.installed-dev ## Every source and kind of bill at 1, 4 and 16 times 50,000 rows: rows a second, memory (some ten minutes)
+	@$(BIN)/python -m obs_pipeline_tests.performance.source_bench
 
 bench-large: $(VENV)/.installed-dev ## 50 million events over 30 days and 2,000 agents (about ten minutes, 8 GB of disk)
 	@$(BIN)/python -m obs_pipeline_tests.performance.bench --events 50000000

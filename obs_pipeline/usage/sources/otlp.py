@@ -37,7 +37,8 @@ from obs_pipeline.usage.sources.raw_rows import Blocks, RawRows
 from obs_pipeline.usage.sources.records import BrokenRow
 from obs_pipeline.usage.sources.workbench import workbench
 
-_ROWS: Final = 65_536
+_ROWS: Final = 16_384
+"""Calls handed on at a time: about what eight megabytes of other sources' text hold, as rows of text are wide."""
 _DEEPEST: Final = 64
 """How far up a call looks for what it inherits; also what ends a trace whose spans name each other as parents."""
 
