@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from obs_pipeline.detection import metrics, scoring
 from obs_pipeline.detection.config import GRAINS, METRICS, AnomalyDetectionConfig, Grain, Metric
 from obs_pipeline.detection.explain import EXPLAINED_BY_CALLS, Call, Evidence, Finding, Kind, Moment, explain
 from obs_pipeline.detection.incidents import gathered
-from obs_pipeline.detection.judging import Judged, judge
+from obs_pipeline.detection.judging import Judged, by_model, judge
 from obs_pipeline.detection.known import NOTHING, Known, Planned, asked, not_learned, planned
 from obs_pipeline.detection.models import (
     BASELINE_SCHEMA,
@@ -34,6 +34,9 @@ from obs_pipeline.detection.models import (
     anomaly_id,
 )
 from obs_pipeline.detection.panel import HOUR_US, Panel, build_panel
+
+if TYPE_CHECKING:
+    from obs_pipeline.detection.usage_judging import HourVerdict
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -140,15 +143,28 @@ def detect_anomalies(
 
 def _blocks(panels: Sequence[tuple[Grain, Panel]], config: AnomalyDetectionConfig, known: Known) -> list[_Block]:
     """Every metric of every panel, judged: some at once, as numpy lets other threads run while it computes."""
-    wanted = [(panel, grain, metric) for grain, panel in panels for metric in METRICS if metric in config.metrics]
+    wanted = [
+        (panel, grain, metric, said.get(metric))
+        for grain, panel in panels
+        for said in (by_model(panel, grain, config),)
+        for metric in METRICS
+        if metric in config.metrics
+    ]
     with ThreadPoolExecutor(_JUDGED_AT_ONCE) as pool:
-        waiting = [pool.submit(_block, panel, grain, metric, config, known) for panel, grain, metric in wanted]
+        waiting = [pool.submit(_block, *one, config, known) for one in wanted]
         return [one.result() for one in waiting]
 
 
-def _block(panel: Panel, grain: Grain, metric: Metric, config: AnomalyDetectionConfig, known: Known) -> _Block:
+def _block(
+    panel: Panel,
+    grain: Grain,
+    metric: Metric,
+    verdict: HourVerdict | None,
+    config: AnomalyDetectionConfig,
+    known: Known,
+) -> _Block:
     expected = planned(known, panel, metric, grain, config.lookback_days)
-    judged = judge(panel, metric, grain, config, expected)
+    judged = judge(panel, metric, grain, config, expected, verdict)
     return _Block(panel, grain, metric, judged, expected, asked(known, panel, metric, grain, config.lookback_days))
 
 

@@ -6,8 +6,8 @@ who is told, are not here.
 - **Hours.** Hours of one agent's metric that deviate to the same side on one UTC day, no more than :data:`APART` apart,
   are one anomaly. It has the identity, time and values of the first of them, the severity, score and confidence of the
   gravest, and says until when it lasted and when it was at its worst. It grows while the day goes on.
-- **Metrics.** Of the anomalies of an agent's hours that overlap, the one with the highest score speaks for all; the
-  others are its echoes: info, with a low score, and they name it. A contradiction of the list price is no echo.
+- **Metrics.** Of the anomalies of an agent's hours that overlap or follow within :data:`FOLLOWS`, the one with the highest score
+  speaks for all; the others are its echoes: info, with a low score, and they name it. A contradicted price is no echo.
 
 Each day is gathered by itself, so it comes out the same alone and in a range.
 """
@@ -25,6 +25,9 @@ from obs_pipeline.detection.models import SEVERITIES, Anomaly
 
 APART: Final = timedelta(hours=12)
 """Abnormal times of one agent closer than this belong together."""
+
+FOLLOWS: Final = timedelta(hours=2)
+"""What one metric shows first, another may show so much later."""
 
 _ECHO_FLOOR: Final = 20.0  # the lowest score of an anomaly
 _ECHO_SHARE: Final = 0.25
@@ -103,7 +106,7 @@ def _with_echoes(placed: Sequence[tuple[int, Anomaly]]) -> Iterator[tuple[int, A
     held: list[tuple[int, Anomaly]] = []
     ends = datetime.min
     for place, one in sorted(placed, key=lambda each: (each[1].timestamp, each[0])):
-        if held and one.timestamp >= ends:
+        if held and one.timestamp > ends + FOLLOWS:
             yield from _led(held)
             held, ends = [], datetime.min
         held.append((place, one))

@@ -5,9 +5,9 @@ Holds how panel, metric rules and detectors fit together, in chunks that bound m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from obs_pipeline.detection.detectors import DETECTORS, LARGEST_DEVIATION, Detec
 from obs_pipeline.detection.known import Planned
 from obs_pipeline.detection.level_shift import Shift, find_shift, forgotten
 from obs_pipeline.detection.panel import Panel, Windows
+
+if TYPE_CHECKING:
+    from obs_pipeline.detection.usage_judging import HourVerdict
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -62,24 +65,37 @@ class Judged:
 
 
 def judge(
-    panel: Panel, metric: Metric, grain: Grain, config: AnomalyDetectionConfig, planned: Planned | None = None
+    panel: Panel,
+    metric: Metric,
+    grain: Grain,
+    config: AnomalyDetectionConfig,
+    planned: Planned | None = None,
+    verdict: HourVerdict | None = None,
 ) -> Judged:
     """Compare every known value of the days after the panel's look-back with the days before it.
 
-    ``planned`` says what the calendar expects of those days.
+    ``planned`` says what the calendar expects of those days, ``verdict`` what the usage
+    model says of the metric, from :func:`by_model`.
     """
-    method = config.method.of(grain)
-    if method == "usage_model":
-        return _judge_by_model(panel, metric, config, planned)
-    return _judge_windows(panel, metric, grain, config, DETECTORS[method], planned)
+    if verdict is not None:
+        return _judge_by_model(panel, metric, config, planned, verdict)
+    return _judge_windows(panel, metric, grain, config, DETECTORS[config.method.of(grain)], planned)
 
 
-def _judge_by_model(panel: Panel, metric: Metric, config: AnomalyDetectionConfig, planned: Planned | None) -> Judged:
+def by_model(panel: Panel, grain: Grain, config: AnomalyDetectionConfig) -> Mapping[Metric, HourVerdict]:
+    """What the usage model says of all metrics of a panel together; nothing where it is not the method."""
+    if config.method.of(grain) != "usage_model":
+        return {}
+    from obs_pipeline.detection.usage_judging import judge_hours
+
+    budget, width = config.false_alarms_per_agent_week, config.thresholds.info
+    return judge_hours(panel, config.metrics, config.lookback_days, width, budget)
+
+
+def _judge_by_model(
+    panel: Panel, metric: Metric, config: AnomalyDetectionConfig, planned: Planned | None, verdict: HourVerdict
+) -> Judged:
     """What the usage model says of the hours; see :func:`_left_to_windows` for those it says nothing of."""
-    from obs_pipeline.detection.usage_judging import judge_hours, marks
-
-    reached = marks(config.false_alarms_per_agent_week, len(config.metrics))
-    verdict = judge_hours(panel, metric, config.lookback_days, config.thresholds.info, reached)
     plain = _looked_up(panel, metric, config)
     known = ~np.isnan(plain.observed) & (plain.points >= config.minimum_data_points)
     found: dict[str, Any] = {name: np.where(known, array, np.nan) for name, array in verdict._asdict().items()}

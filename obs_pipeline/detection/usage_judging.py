@@ -10,7 +10,10 @@ calibrated on their own look-back, smaller ones by the shipped tables.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,6 +26,7 @@ from obs_pipeline.detection.panel import Panel
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 KINDS: Final[dict[Metric, usage_model.Kind]] = {
     "cost": "amount",
@@ -30,10 +34,12 @@ KINDS: Final[dict[Metric, usage_model.Kind]] = {
     "errors": "failures",
     "latency": "ratio",
 }
-SERIES_AT_ONCE: Final = 1_000
+SERIES_AT_ONCE: Final = 500
 TEACHERS: Final = 600
 """Series a fleet is calibrated on, some 30,000 half days: more tell nothing new."""
 
+_LATEST: Final = 24 + calibration.BLOCK  # an onset is told by the half day before it
+_AT_ONCE: Final = 2
 _LARGEST_SIGMAS: Final = 12.0  # what the largest surprise is reported as
 
 _MONDAY: Final = 3  # the weekday, counted from Monday, of the first of January 1970
@@ -75,33 +81,42 @@ def sigmas(surprises: Floats, reached: Marks) -> Floats:
     return np.interp(surprises, (0.0, *reached, end), scale)
 
 
-def judge_hours(panel: Panel, metric: Metric, lookback: int, width: float, reached: Marks) -> HourVerdict:
-    """Judge the hours of the days after the look-back. Errors are judged as shares of calls.
+def judge_hours(
+    panel: Panel, metrics: Sequence[Metric], lookback: int, width: float, budget: AlarmBudget
+) -> dict[Metric, HourVerdict]:
+    """Judge the hours of the days after the look-back, all metrics of an agent together. Errors are shares of calls.
 
-    ``width`` is the half-width of the band in spreads, ``reached`` are the marks. Unknown hours are NaN, and so are those
-    of a series that has lived less than a day.
+    The metric that shows an hour best is given the joint surprise of them all, held against the whole budget; the others
+    keep their own, held against their share of it. ``width`` is the half-width of the band in spreads. Unknown hours are
+    NaN, and so are those of a metric that has been known for less than a day.
     """
-    judging = _Judging(metric, width, reached)
-    days = [_judge_day(panel, judging, lookback, day) for day in range(panel.days - lookback)]
-    return HourVerdict(*(np.stack(arrays, axis=-1) for arrays in zip(*days, strict=True)))
+    judging = _Judging(tuple(metrics), width, marks(budget, 1), marks(budget, len(metrics)))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        days = [_judge_day(pool, panel, judging, lookback, day) for day in range(panel.days - lookback)]
+    return {
+        metric: HourVerdict(*(np.stack(arrays, axis=-1) for arrays in zip(*of_metric, strict=True)))
+        for metric, *of_metric in zip(metrics, *days, strict=True)
+    }
 
 
 class _Judging(NamedTuple):
-    """What is judged, and how."""
+    """What is judged, and how: the marks are for an agent's joint surprise, and for that of one metric."""
 
-    metric: Metric
+    metrics: tuple[Metric, ...]
     width: float
-    reached: Marks
+    of_agent: Marks
+    of_metric: Marks
 
 
-def _judge_day(panel: Panel, judging: _Judging, lookback: int, day: int) -> HourVerdict:
+def _judge_day(pool: Executor, panel: Panel, judging: _Judging, lookback: int, day: int) -> list[HourVerdict]:
     near, present = _around(panel, lookback, day)
-    found = HourVerdict(*(np.full(panel.shape[:2], np.nan) for _ in HourVerdict._fields))
-    tails = _tails(near, judging.metric)
-    for start in range(0, present.size, SERIES_AT_ONCE):
-        series = slice(start, start + SERIES_AT_ONCE)
-        for whole, part in zip(found, _judge_series(near, judging, series, tails), strict=True):
-            whole[present[series]] = part
+    tails = list(pool.map(partial(_tails, near), judging.metrics))
+    found = [HourVerdict(*(np.full(panel.shape[:2], np.nan) for _ in HourVerdict._fields)) for _ in judging.metrics]
+    pieces = [slice(start, start + SERIES_AT_ONCE) for start in range(0, present.size, SERIES_AT_ONCE)]
+    for series, parts in zip(pieces, pool.map(partial(_judge_series, near, judging, tails), pieces), strict=True):
+        for whole, part in zip(found, parts, strict=True):
+            for into, values in zip(whole, part, strict=True):
+                into[present[series]] = values
     return found
 
 
@@ -157,26 +172,56 @@ def _hours(panel: Panel, name: str, series: slice, *, idle_is_zero: bool) -> Flo
     return whole.transpose(0, 2, 1).reshape(len(whole), -1)
 
 
-def _judge_series(panel: Panel, judging: _Judging, series: slice, tails: calibration.Tails) -> HourVerdict:
-    metric = judging.metric
-    whole, trials = _scored(panel, metric, series)
-    scored = _part(whole, slice(-24 - calibration.BLOCK, None))  # an onset is told by the half day before it
-    surprise, more = calibration.surprise(tails, scored)
-    onset = calibration.onsets(surprise)
-    lower, upper = usage_model.band(KINDS[metric], scored, judging.width)
-    age = np.nan_to_num(scored.age)
-    raised = calibration.raised_mark(age)
-    learning = np.isinf(raised) | np.isnan(onset)
-    settled = np.where(learning, 0.0, np.maximum(onset - np.where(learning, 0.0, raised), 0.0))
-    share = np.ones(age.shape)
-    if metric == "errors" and trials is not None:
-        calls = trials[:, -age.shape[1] :]
-        share = np.where(calls > 0, calls, np.nan)
-    found = HourVerdict(
-        expected=scored.expected / share,
-        lower=lower / share,
-        upper=upper / share,
-        deviation=np.where(more, 1.0, -1.0) * sigmas(settled, judging.reached),
-        confidence=calibration.confidence(settled, age),
+class _Seen(NamedTuple):
+    """One metric of some series over the tested day and the half day before it."""
+
+    scored: usage_model.Scored
+    surprise: Floats
+    more: Bools
+    share: Floats
+
+
+def _judge_series(
+    panel: Panel, judging: _Judging, tails: Sequence[calibration.Tails], series: slice
+) -> list[HourVerdict]:
+    seen = [_seen(panel, metric, series, some) for metric, some in zip(judging.metrics, tails, strict=True)]
+    joint = calibration.joint_surprise(
+        np.stack([one.surprise for one in seen]), calibration.shipped_joint(judging.metrics)
     )
-    return HourVerdict(*(np.where(learning, np.nan, array)[:, -24:] for array in found))
+    age = np.max([np.nan_to_num(one.scored.age) for one in seen], axis=0)
+    together = _settled(joint.surprise, age)
+    return [_verdict(judging, place, one, joint.leading == place, together) for place, one in enumerate(seen)]
+
+
+def _seen(panel: Panel, metric: Metric, series: slice, tails: calibration.Tails) -> _Seen:
+    whole, trials = _scored(panel, metric, series)
+    scored = _part(whole, slice(-_LATEST, None))
+    share: Floats = np.ones_like(scored.age)
+    if metric == "errors" and trials is not None:
+        calls = trials[:, -_LATEST:]
+        share = np.where(calls > 0, calls, np.nan)
+    return _Seen(scored, *calibration.surprise(tails, scored), share)
+
+
+def _settled(surprises: Floats, age: Floats) -> Floats:
+    """What a surprise is worth: echoes and young series count for less."""
+    raised = calibration.raised_mark(age)
+    onset = np.nan_to_num(calibration.onsets(surprises))
+    return np.where(np.isinf(raised), 0.0, np.maximum(onset - np.where(np.isinf(raised), 0.0, raised), 0.0))
+
+
+def _verdict(judging: _Judging, place: int, seen: _Seen, leads: Bools, together: Floats) -> HourVerdict:
+    lower, upper = usage_model.band(KINDS[judging.metrics[place]], seen.scored, judging.width)
+    age = np.nan_to_num(seen.scored.age)
+    alone = _settled(seen.surprise, age)
+    reached = np.where(leads, sigmas(together, judging.of_agent), sigmas(alone, judging.of_metric))
+    found = HourVerdict(
+        expected=seen.scored.expected / seen.share,
+        lower=lower / seen.share,
+        upper=upper / seen.share,
+        deviation=np.where(seen.more, 1.0, -1.0) * reached,
+        confidence=calibration.confidence(np.where(leads, together, alone), age),
+    )
+    learning = np.isinf(calibration.raised_mark(age)) | np.isnan(seen.surprise)
+    told = HourVerdict(*(np.where(learning, np.nan, array) for array in found))
+    return HourVerdict(*(array[:, -24:] for array in told))

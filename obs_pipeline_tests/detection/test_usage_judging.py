@@ -112,6 +112,17 @@ def test_the_model_is_for_hours_alone():
         GrainMethods(day="usage_model")  # type: ignore[arg-type]
 
 
+def test_what_shows_in_two_metrics_is_the_rarer_for_it_and_told_once():
+    dearer, both = {"cost": 130}, {"cost": 130, "input_tokens": 6_500_000}
+    deviations = []
+    for change in (dearer, both):
+        found = of_hours(detect(usage(16, a0d15h13={"calls": 80, **change}), 15, 15))
+        (told,) = [one for one in found if "echo_of" not in one["context"]]
+        assert told["metric"] in ("cost", "tokens")
+        deviations.append(told["deviation"])
+    assert deviations[1] > deviations[0] > 2
+
+
 BUDGETS = st.tuples(*[st.floats(1e-4, 1)] * 3).map(
     lambda parts: AlarmBudget(
         info=parts[0] + parts[1] + parts[2] + 2e-4, warning=parts[1] + parts[2] + 1e-4, critical=parts[2]
