@@ -4,7 +4,8 @@ Two rows of different sources are **the same call** when both carry the response
 each other, and neither says another organisation than the other. That is proof: one is counted, the other goes to quarantine as
 ``counted_already``. They are **near twins** when model, agent and tokens agree and they begin within seconds, and no pair of
 response ids says otherwise. That is a suspicion: both are counted, and reported with the cost that may be counted twice. Two
-rows of one source are two calls, however alike.
+rows of one source are two calls, however alike. Near twins are sought within a day first; what has none there and lies within
+seconds of midnight is held against the other side of it, and such a pair stands in the report of the later day.
 
 Which one counts
 ----------------
@@ -23,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -106,11 +107,14 @@ _TWINS: Final = f"""
         }}) AS VARCHAR) AS content
     FROM pairs WHERE nth = 1
 """
+_MODEL_KEY: Final = (
+    "lower(regexp_replace(split_part(model, '/', -1), '[-@](20[0-9]{6}|20[0-9-]{8})$', ''))"  # less prefix and date
+)
 _KEYED: Final = (
     "CREATE OR REPLACE TEMP TABLE without_org AS SELECT DISTINCT dt, true AS any_org FROM together WHERE org IS NULL",
-    """
+    f"""
     CREATE OR REPLACE TEMP TABLE models AS
-    SELECT model, lower(regexp_replace(split_part(model, '/', -1), '[-@](20[0-9]{6}|20[0-9-]{8})$', '')) AS model_key
+    SELECT model, {_MODEL_KEY} AS model_key
     FROM (SELECT DISTINCT model FROM usage_events WHERE model IS NOT NULL)
     """,
     f"""
@@ -124,6 +128,16 @@ _KEYED: Final = (
     """,
 )
 _FEWER: Final = "CREATE OR REPLACE TEMP TABLE fewer AS SELECT DISTINCT key FROM keyed WHERE source <> $busiest"
+_DAY_MICROSECONDS: Final = 86_400_000_000
+_NEAR_MIDNIGHT: Final = f"""
+    CREATE OR REPLACE TEMP TABLE near_midnight AS
+    SELECT dt, org, source, event_id, event_time, model, agent, input_tokens, coalesce(output_tokens, 0) AS output_tokens,
+        cost, reported_cost, {_RESPONSE_ID} AS response_id, {_MODEL_KEY} AS model_key,
+        CAST(event_time + INTERVAL {NEAR_SECONDS} SECOND AS DATE) AS midnight
+    FROM usage_events e
+    WHERE (epoch_us(event_time) + {NEAR_SECONDS}000000) % {_DAY_MICROSECONDS} <= 2 * {NEAR_SECONDS}000000
+        AND event_type = 'usage' AND input_tokens > 0 AND model IS NOT NULL
+"""
 _ALIKE: Final = """
     CREATE OR REPLACE TEMP TABLE alike AS
     SELECT DISTINCT k.key FROM keyed k SEMI JOIN fewer f ON f.key = k.key WHERE k.source = $busiest
@@ -174,19 +188,56 @@ _REPORT: Final = f"""
         WINDOW pair AS (
             PARTITION BY key, bunch, repeat ORDER BY {_PLACE}
         )
+    ),
+    within_a_day AS MATERIALIZED (
+        SELECT dt, coalesce(org, counted_org) AS org, source, event_id, counted_source, counted_event_id, event_time, model,
+            coalesce(agent, counted_agent) AS agent, input_tokens, output_tokens, cost, counted_cost
+        FROM compared
+        WHERE place > 1
+            AND abs(epoch_us(event_time) - epoch_us(counted_time)) <= {NEAR_SECONDS}000000
+            AND (org = counted_org OR org IS NULL OR counted_org IS NULL)
+            AND (agent = counted_agent OR agent IS NULL OR counted_agent IS NULL)
+            AND (response_id IS NULL OR counted_response IS NULL OR response_id = counted_response)
+    ),
+    paired_already AS (
+        SELECT source, event_id FROM within_a_day
+        UNION ALL SELECT counted_source, counted_event_id FROM within_a_day
+        UNION ALL SELECT source, event_id FROM twins_before WHERE kind = 'near twin'
+        UNION ALL SELECT counted_source, counted_event_id FROM twins_before WHERE kind = 'near twin'
+    ),
+    alone AS MATERIALIZED (
+        SELECT *, CASE WHEN bool_or(org IS NULL) OVER (PARTITION BY midnight) THEN '' ELSE org END AS any_org
+        FROM near_midnight ANTI JOIN paired_already USING (source, event_id)
+    ),
+    facing AS (
+        SELECT a.*, b.source AS counted_source, b.event_id AS counted_event_id, b.cost AS counted_cost, b.org AS counted_org,
+            b.agent AS counted_agent,
+            dense_rank() OVER (PARTITION BY a.source, b.source, alike ORDER BY a.event_time, a.event_id) AS nth,
+            dense_rank() OVER (PARTITION BY a.source, b.source, alike ORDER BY b.event_time, b.event_id) AS counted_nth,
+            ROW(b.reported_cost IS NULL, b.source, b.event_time, b.event_id) AS place
+        FROM (SELECT *, hash(midnight, model_key, input_tokens, output_tokens, any_org) AS alike FROM alone) a
+        JOIN (SELECT *, hash(midnight, model_key, input_tokens, output_tokens, any_org) AS alike FROM alone) b USING (alike)
+        WHERE a.dt = a.midnight AND b.dt < b.midnight AND a.source <> b.source
+            AND epoch_us(a.event_time) - epoch_us(b.event_time) <= {NEAR_SECONDS}000000
+            AND (a.org = b.org OR a.org IS NULL OR b.org IS NULL)
+            AND (a.agent = b.agent OR a.agent IS NULL OR b.agent IS NULL)
+            AND (a.response_id IS NULL OR b.response_id IS NULL OR a.response_id = b.response_id)
+    ),
+    across_midnight AS (
+        SELECT *, row_number() OVER (PARTITION BY source, event_id ORDER BY place) AS choice FROM facing
+        WHERE nth = counted_nth
     )
     SELECT dt, kind, org, source, event_id, counted_source, counted_event_id, event_time, model, agent, input_tokens,
         output_tokens, cost, counted_cost
     FROM same_call
     UNION ALL
-    SELECT dt, 'near twin', coalesce(org, counted_org), source, event_id, counted_source, counted_event_id, event_time,
-        model, coalesce(agent, counted_agent), input_tokens, output_tokens, cost, counted_cost
-    FROM compared
-    WHERE place > 1
-        AND abs(epoch_us(event_time) - epoch_us(counted_time)) <= {NEAR_SECONDS}000000
-        AND (org = counted_org OR org IS NULL OR counted_org IS NULL)
-        AND (agent = counted_agent OR agent IS NULL OR counted_agent IS NULL)
-        AND (response_id IS NULL OR counted_response IS NULL OR response_id = counted_response)
+    SELECT dt, 'near twin', org, source, event_id, counted_source, counted_event_id, event_time, model, agent, input_tokens,
+        output_tokens, cost, counted_cost
+    FROM within_a_day
+    UNION ALL
+    SELECT dt, 'near twin', coalesce(org, counted_org), source, event_id, counted_source, counted_event_id, event_time, model,
+        coalesce(agent, counted_agent), input_tokens, output_tokens, cost, counted_cost
+    FROM across_midnight WHERE choice = 1
 """
 
 
@@ -265,8 +316,13 @@ def mark_same_calls(connection: duckdb.DuckDBPyConnection, days: DayRange) -> in
 
 def build_twins(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> None:
     """The report of the days, replaced in the lake: every same call and near twin, a pair a row."""
+    # Only what lies within seconds of midnight is wanted of the day before.
+    lake.view(connection, USAGE_EVENTS, days.widened(before=1))
+    connection.execute(_NEAR_MIDNIGHT)
     lake.view(connection, USAGE_EVENTS, days)
     lake.view(connection, USAGE_REJECTED, days)
+    before = days.first - timedelta(days=1)
+    lake.view(connection, USAGE_TWINS, DayRange(before, before), name="twins_before")
     find_alike(connection)
     query = f"SELECT {', '.join(USAGE_TWINS.schema.names)} FROM ({_REPORT})"
     with _joins_as_written(connection):

@@ -81,8 +81,9 @@ class Bench:
         self.lake.view(self.connection, USAGE_REJECTED)
         return self.connection.sql("SELECT * FROM usage_rejected ORDER BY event_id").to_arrow_table().to_pylist()
 
-    def twins(self) -> list[dict[str, Any]]:
-        build_twins(self.connection, self.lake, DAYS)
+    def twins(self, *spans: DayRange) -> list[dict[str, Any]]:
+        for days in spans or (DAYS,):
+            build_twins(self.connection, self.lake, days)
         self.lake.view(self.connection, USAGE_TWINS)
         return self.connection.sql("SELECT * FROM usage_twins ORDER BY event_id").to_arrow_table().to_pylist()
 
@@ -238,6 +239,67 @@ def test_of_many_alike_each_is_paired_with_one(bench: Bench):
     pairs = bench.twins()
     assert len(pairs) == 5
     assert len({pair["counted_event_id"] for pair in pairs}) == 5
+
+
+MIDNIGHT = datetime(2026, 5, 2)
+EACH_DAY = [DayRange(day, day) for day in DAYS.days()]
+
+
+def seconds(count: float) -> timedelta:
+    return timedelta(seconds=count)
+
+
+@pytest.mark.parametrize("spans", [[DAYS], EACH_DAY, [DAYS, *EACH_DAY]], ids=["together", "day by day", "and again"])
+@pytest.mark.parametrize("first", ["otlp", "litellm"])
+def test_calls_alike_on_both_sides_of_midnight_are_told_once_on_the_later_day(
+    bench: Bench, spans: list[DayRange], first: str
+):
+    before, after = MIDNIGHT - seconds(1.5), MIDNIGHT + seconds(3)
+    bench.land("otlp", client(1, None, before if first == "otlp" else after))
+    bench.land("litellm", gateway("call-1", None, after if first == "otlp" else before))
+    bench.settle()
+    (pair,) = bench.twins(*spans)
+    assert (pair["dt"], pair["kind"], pair["counted_source"]) == (MIDNIGHT.date(), "near twin", first)
+    assert pair["cost"] == (Decimal("0.25") if first == "otlp" else Decimal("0.0038"))
+    assert len(bench.events()) == 2
+
+
+@pytest.mark.parametrize("spans", [[DAYS], EACH_DAY], ids=["together", "day by day"])
+def test_who_has_a_twin_on_its_own_day_is_not_given_another_across_midnight(bench: Bench, spans: list[DayRange]):
+    bench.land("otlp", client(1, None, MIDNIGHT - seconds(2)), client(2, None, MIDNIGHT + seconds(1)))
+    bench.land("litellm", gateway("a", None, MIDNIGHT - seconds(1.9)), gateway("b", None, MIDNIGHT + seconds(1.1)))
+    bench.land("litellm", gateway("c", None, MIDNIGHT + seconds(2.5)))
+    bench.settle()
+    assert [(pair["dt"], pair["counted_event_id"]) for pair in bench.twins(*spans)] == [
+        (date(2026, 5, 1), "a"),
+        (date(2026, 5, 2), "b"),
+    ]
+
+
+def test_several_alike_are_paired_across_midnight_one_with_one(bench: Bench):
+    bench.land("otlp", *(client(n, None, MIDNIGHT - seconds(n / 4)) for n in range(1, 4)))
+    bench.land("litellm", *(gateway(f"c{n}", None, MIDNIGHT + seconds(n / 4)) for n in range(2)))
+    bench.settle()
+    pairs = bench.twins()
+    assert len(pairs) == len({pair["counted_event_id"] for pair in pairs}) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        gateway("x", None, MIDNIGHT + seconds(4.5)),
+        gateway("x", None, MIDNIGHT + seconds(1), prompt_tokens=1201),
+        gateway("x", None, MIDNIGHT + seconds(1), agent_id="writer"),
+        gateway("x", None, MIDNIGHT + seconds(1), organization_id="globex"),
+        gateway("x", "chatcmpl-2", MIDNIGHT + seconds(1)),
+    ],
+    ids=["later", "other input", "other agent", "other organisation", "other id"],
+)
+def test_calls_that_differ_are_no_twins_across_midnight_either(bench: Bench, other: dict[str, Any]):
+    bench.land("otlp", client(1, "chatcmpl-1" if other["request_id"] else None, MIDNIGHT - seconds(1)))
+    bench.land("litellm", other)
+    bench.settle()
+    assert bench.twins() == []
 
 
 def test_the_double_span_of_library_and_instrumentor_is_one_call_wherever_the_spans_landed(bench: Bench):
