@@ -133,6 +133,7 @@ watch_alerts_schedule = dg.ScheduleDefinition(
     job=watch_alerts,
     cron_schedule="15 * * * *",
     execution_timezone="UTC",
+    description="Every hour: how quickly and how surely alerts are delivered, and which sources are silent.",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 

@@ -150,6 +150,7 @@ maintenance_schedule = dg.ScheduleDefinition(
     job=maintain_lake,
     cron_schedule="30 4 * * 0",
     execution_timezone="UTC",
+    description="Every week: small files are joined, and versions older than seven days are let go.",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 

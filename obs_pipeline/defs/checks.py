@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from obs_pipeline.defs.stories import markdown_table
+from obs_pipeline.defs.stories import at_a_glance, markdown_table
 from obs_pipeline.storage.proofs import Proof
 
 
@@ -151,8 +151,11 @@ class Evidence:
         metadata: dict[str, Any] = {"offences": offences}
         if examples:
             columns = list(examples[0])
-            shown = markdown_table(columns, [[row.get(column) for column in columns] for row in examples])
-            metadata["examples"] = dg.MetadataValue.md(shown)
+            rows = [[row.get(column) for column in columns] for row in examples]
+            whole, first = markdown_table(columns, rows), at_a_glance(columns, rows)
+            metadata["examples"] = dg.MetadataValue.md(first)
+            if whole != first:
+                metadata["more_examples"] = dg.MetadataValue.md(whole)
         return dg.AssetCheckResult(
             asset_key=self._asset,
             check_name=guard.name,

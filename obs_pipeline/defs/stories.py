@@ -10,19 +10,26 @@ from typing import Any, Final
 
 import dagster as dg
 import duckdb
-import pyarrow as pa
 
+from obs_pipeline.defs.column_words import word_of
 from obs_pipeline.storage.lake import DayRange, Lake, LakeTable
 
 _ROWS_SHOWN: Final = 5
+_AT_A_GLANCE: Final = 1000
+"""Longer markdown is hidden behind a click."""
 
 
-def column_schema(schema: pa.Schema) -> dg.TableSchema:
-    """A table's columns as Dagster shows them."""
+def column_schema(table: LakeTable) -> dg.TableSchema:
+    """A table's columns as Dagster shows them, each with its meaning."""
     return dg.TableSchema(
         columns=[
-            dg.TableColumn(field.name, str(field.type), constraints=dg.TableColumnConstraints(nullable=field.nullable))
-            for field in schema
+            dg.TableColumn(
+                field.name,
+                str(field.type),
+                description=word_of(table.name, field.name),
+                constraints=dg.TableColumnConstraints(nullable=field.nullable),
+            )
+            for field in table.schema
         ]
     )
 
@@ -32,6 +39,14 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def at_a_glance(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """As many of the first rows as Dagster's page shows without a click, but at least one."""
+    shown = len(rows)
+    while shown > 1 and len(markdown_table(columns, rows[:shown])) >= _AT_A_GLANCE:
+        shown -= 1
+    return markdown_table(columns, rows[:shown])
 
 
 def picture(svg: str, alternative: str) -> dg.MarkdownMetadataValue:
@@ -63,7 +78,7 @@ def tell_days(
     for day in days.days():
         metadata: dict[str, Any] = {"dagster/partition_row_count": counts.get(day, 0)}
         if day in rows:
-            metadata["rows"] = dg.MetadataValue.md(markdown_table(columns, rows[day]))
+            metadata["rows"] = dg.MetadataValue.md(at_a_glance(columns, rows[day]))
         context.add_asset_metadata(metadata, asset_key=table.name, partition_key=day.isoformat())
     return {
         "days": str(days),
@@ -81,5 +96,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, Decimal):
-        return f"{value:f}"
+        text = f"{value:,f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")[:600]

@@ -50,7 +50,7 @@ def lake_asset(table: LakeTable, group: str, owners: list[str], kinds: set[str])
         "group_name": group,
         "owners": owners,
         "kinds": kinds,
-        "metadata": {"dagster/column_schema": column_schema(table.schema), "dagster/table_name": table.name},
+        "metadata": {"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
     }
 
 
