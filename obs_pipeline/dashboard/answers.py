@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any, Final
 
 from obs_pipeline.alerting import records
@@ -30,7 +31,7 @@ from obs_pipeline.detection.models import Anomaly
 from obs_pipeline.detection.tables import BASELINES
 from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
 from obs_pipeline.storage.alert_store import AlertStore
-from obs_pipeline.storage.alert_tables import IncidentRow
+from obs_pipeline.storage.alert_tables import IncidentRow, TraceRow
 from obs_pipeline.storage.lake import DayRange, LakeTable
 from obs_pipeline.storage.ledger_state import SourceDays
 from obs_pipeline.usage.watermark import provisional_days
@@ -41,6 +42,7 @@ Explain = Callable[[Anomaly], Explanation]
 _LARGEST: Final = 50
 _LEADING: Final = 3
 _MARKS: Final = 200
+_TOLD: Final = 20_000
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _SLICE: Final = """
     CAST(coalesce(sum(cost), 0) AS DECIMAL(38, 9)) AS cost, CAST(coalesce(sum(calls), 0) AS BIGINT) AS calls,
@@ -185,7 +187,8 @@ def trends(asking: Asking, asked: q.TrendsAsked) -> q.Trends:
         granularity=asked.granularity,
         unit=unit,
         points=points,
-        anomalies=[q.AnomalyMark(**mark) for mark in marks],
+        anomalies=[q.AnomalyMark(**_only(mark, *q.AnomalyMark.model_fields)) for mark in marks],
+        marked=marks[0]["marked"] if marks else 0,
         band=band,
     )
 
@@ -230,8 +233,8 @@ def explain_anomaly(asking: Asking, asked: q.ExplainAsked) -> q.Explained:
         """,
         {**_only(row, "metric", "org", "project", "agent"), "first": first, "last": last},
     )
-    same = {"agent": row["agent"], "project": row["project"]}
-    alike = "agent IS NOT DISTINCT FROM $agent AND project IS NOT DISTINCT FROM $project"
+    same = _only(row, "org", "project", "agent")
+    alike = " AND ".join(f"{name} IS NOT DISTINCT FROM ${name}" for name in same)
     return q.Explained(
         **asking.told(DayRange(row["dt"], row["dt"]), alike, same),
         anomaly=q.AnomalyShown(**_only(row, *q.AnomalyShown.model_fields)),
@@ -419,11 +422,25 @@ def why_notified(asking: Asking, asked: q.WhyAsked) -> q.Why:
     # One that is another's is answered like one that is not there.
     if store is None or found is None or not _may_see(asking, found):
         raise q.BadQuestion(f"incidentId: there is no incident {name!r} that you may see.")
+    every = store.traces(found.id)
     decisions = [
         q.Decision(at=trace.at, route=trace.route, outcome=trace.outcome, detail=json.loads(trace.content))
-        for trace in store.traces(found.id)[-q.PAGE :]
+        for trace in every[-_newest(every) :]
     ]
-    return q.Why(**asking.told(asking.window("month", None)), incident=incident_shown(found), decisions=decisions)
+    told = asking.told(asking.window("month", None), *_of_place(found))
+    return q.Why(**told, total=len(every), incident=incident_shown(found), decisions=decisions)
+
+
+def _newest(traces: Sequence[TraceRow]) -> int:
+    """How many of the newest may be told: the last, and those before it that a reader can take in."""
+    sizes = accumulate(len(trace.content) for trace in reversed(traces[-q.PAGE :]))
+    return max(sum(size <= _TOLD for size in sizes), 1)
+
+
+def _of_place(row: IncidentRow) -> tuple[str, dict[str, Any]]:
+    """What an incident is about, as far as it names a place."""
+    named = {name: value for name in ("org", "project", "agent") if (value := getattr(row, name))}
+    return " AND ".join(["true", *(f"{name} = ${name}" for name in named)]), named
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -524,7 +541,7 @@ def _marks(asking: Asking, asked: q.TrendsAsked, spoken: Mapping[str, Any]) -> l
     about, given = _about(asked)
     return asking.reader.rows(
         f"""
-        SELECT id, timestamp AS time, severity, observed FROM anomalies
+        SELECT id, timestamp AS time, severity, observed, count(*) OVER () AS marked FROM anomalies
         WHERE dt BETWEEN $first AND $last AND metric = $metric AND grain = $grain AND {about}
         ORDER BY score DESC, id LIMIT {_MARKS}
         """,

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -31,11 +32,14 @@ from pydantic.fields import FieldInfo
 from obs_pipeline.dashboard.access import Principal
 from obs_pipeline.dashboard.actions import Action
 from obs_pipeline.dashboard.page import WIDGET
-from obs_pipeline.dashboard.service import QUESTIONS, Question, Service
+from obs_pipeline.dashboard.service import QUESTIONS, Kept, Question, Service
 from obs_pipeline.errors import ObsError
 
-LARGEST_ANSWER: Final = 60_000
-"""Characters of JSON: below 20,000 tokens at three characters a token, which numbers and names come to."""
+LARGEST_ANSWER: Final = 20_000
+"""Tokens of an answer's JSON, as :func:`tokens_in` counts them. Pages are made shorter to keep to it."""
+
+# What tokenizers keep together at least: letters of a word, three digits, two signs. Other scripts count by their bytes.
+_TOKEN: Final = re.compile(rb"[A-Za-z]{1,6}|[0-9]{1,3}|[^A-Za-z0-9\s]{1,2}")
 
 APP_URI: Final = "ui://cost-dashboard/app.html"
 """The widget, for clients that show MCP Apps."""
@@ -137,14 +141,9 @@ def _asking(
                 done = await service.act(question, values, caller)
                 told, text = question.told(done), done.model_dump_json()
             else:
-                _mark, told, text = await service.kept(question, values, caller)
+                _mark, told, text = await _fitting(service, question, values, caller)
         except ObsError as error:
             raise ToolError(str(error)) from None
-        if len(text) > LARGEST_ANSWER:
-            raise ToolError(
-                f"This answer has {len(text):,} characters, more than fit; ask for less: a smaller limit, a shorter "
-                "timeframe, days instead of hours, or one agent."
-            )
         return CallToolResult(
             content=[TextContent(type="text", text=told)],
             structured_content=json.loads(text),
@@ -168,6 +167,31 @@ def _asking(
     ask.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()} | {"return": answers}
     ask.__name__ = question.name
     return ask
+
+
+async def _fitting(service: Service, question: Question, values: Mapping[str, Any], caller: Principal) -> Kept:
+    """An answer that a model can take in: of a list, as many rows as fit, with a cursor to the others.
+
+    Raises:
+        ToolError: it is no list, and too long.
+    """
+    kept = await service.kept(question, values, caller)
+    rows = values.get("limit", 0)
+    # No text has more tokens than bytes, so most need not be counted.
+    while len(kept.json.encode()) > LARGEST_ANSWER and (size := tokens_in(kept.json)) > LARGEST_ANSWER:
+        if rows <= 1:
+            raise ToolError(
+                f"This answer has some {size:,} tokens, more than fit; ask for less: a shorter timeframe, days instead of "
+                "hours, or one agent."
+            )
+        rows = min(max(rows * LARGEST_ANSWER // size, 1), rows - 1)
+        kept = await service.kept(question, {**values, "limit": rows}, caller)
+    return kept
+
+
+def tokens_in(text: str) -> int:
+    """How many tokens a text has for a model, rather too many than too few."""
+    return len(_TOKEN.findall(text.encode("utf-8", "surrogatepass")))
 
 
 def _limits(field: FieldInfo) -> list[Any]:

@@ -250,13 +250,14 @@ class AnomalyMark(Shown):
 
 
 class Trends(Answer):
-    """``band`` says where the expected band comes from, or why there is none."""
+    """``band`` says where the expected band comes from, or why there is none. ``anomalies`` are the worst of ``marked``."""
 
     metric: str
     granularity: str
     unit: str
     points: list[Point]
     anomalies: list[AnomalyMark]
+    marked: int
     band: str
 
 
@@ -424,6 +425,9 @@ class Decision(Shown):
 
 
 class Why(Answer):
+    """The newest of its decisions, of ``total``."""
+
+    total: int
     incident: IncidentShown
     decisions: list[Decision]
 

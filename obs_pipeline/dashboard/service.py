@@ -96,7 +96,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.Trends,
             answers.trends,
             (MART_SPEND, BASELINES, ANOMALIES),
-            lambda a: f"{len(a.points)} points of {a.metric} by {a.granularity} with {len(a.anomalies)} anomalies.",
+            lambda a: f"{len(a.points)} points of {a.metric} by {a.granularity} with {a.marked} anomalies.",
         ),
         Question(
             "dashboard_get_anomalies",
@@ -184,7 +184,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.Why,
             answers.why_notified,
             (MART_SPEND,),
-            lambda a: f"{len(a.decisions)} decisions about the incident {a.incident.id}.",
+            lambda a: f"{a.total} decisions about the incident {a.incident.id}.",
         ),
     )
 }

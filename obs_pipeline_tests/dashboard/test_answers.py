@@ -8,6 +8,7 @@ import json
 from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from obs_pipeline.detection.explanations import Explanation, explain_anomalies
 from obs_pipeline.detection.models import Anomaly
 from obs_pipeline.storage import engine
 from obs_pipeline.storage.alert_store import AlertStore
+from obs_pipeline.storage.alert_tables import TraceRow
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline_tests.alerting.cases import HOUR, NOON, incident
@@ -308,6 +310,34 @@ def test_the_worst_incidents_come_first_and_are_counted_over_all_pages(served: S
     assert worst.by_severity == {"critical": 2, "warning": 1, "info": 2}
     assert [one.id for one in found(limit=2).incidents] == ["i4", "i3"]
     assert found(status="resolved").by_severity == {}
+
+
+def test_of_many_decisions_the_newest_are_told_and_all_are_counted(served: Served, tmp_path: Path):
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    long = json.dumps({"why": "x" * 3000})
+    with AlertStore(ledger).deciding(NOW) as deciding:
+        deciding.keep_incidents([incident_row(incident("i", org="acme"))])
+        deciding.add_traces(TraceRow("i", "default", f"n{n}", NOW, long) for n in range(10))
+    service, why = Service(Snapshot(served.lake), ledger, lateness=LATENESS), QUESTIONS["why_notified"]
+
+    def told() -> tuple[int, list[str]]:
+        found = service.answer(why, put(why, {"incidentId": "i"}), ACME)
+        return found.total, [one.outcome for one in found.decisions]
+
+    assert told() == (10, [f"n{n}" for n in range(4, 10)])
+    with AlertStore(ledger).deciding(NOW) as deciding:
+        deciding.add_traces([TraceRow("i", "default", "huge", NOW, json.dumps({"why": "x" * 90_000}))])
+    assert told() == (11, ["huge"])
+
+
+def test_coverage_of_an_explanation_is_of_the_anomaly_s_own_organisation(tmp_path: Path):
+    served = serve(tmp_path)
+    before = ask(served, "explain_anomaly", LOCAL, anomalyId=FOUND[0].id).coverage.calls
+    rows = served.lake.open(MART_SPEND).to_pyarrow_table()
+    theirs = rows.set_column(rows.schema.get_field_index("org"), "org", pa.array(["other"] * rows.num_rows))
+    served.lake.append(MART_SPEND, theirs)
+    served.service.mark()
+    assert ask(served, "explain_anomaly", LOCAL, anomalyId=FOUND[0].id).coverage.calls == before > 0
 
 
 def test_an_incident_says_in_a_sentence_what_it_is_and_since_when_usage_was_abnormal(served: Served):

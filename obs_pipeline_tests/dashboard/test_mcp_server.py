@@ -7,17 +7,20 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import openapi_schema_validator
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from obs_pipeline.dashboard.access import LOCAL, Principal, RateLimit
 from obs_pipeline.dashboard.http_app import http_app
-from obs_pipeline.dashboard.mcp_server import LARGEST_ANSWER, mcp_server
-from obs_pipeline.dashboard.service import QUESTIONS
+from obs_pipeline.dashboard.mcp_server import LARGEST_ANSWER, mcp_server, tokens_in
+from obs_pipeline.dashboard.service import QUESTIONS, Question, put
 from obs_pipeline_tests.command_line import PROGRAM, CommandLine
 from obs_pipeline_tests.dashboard.served import FOUND, INPUTS, NOW, Served, running, serve
 
@@ -68,7 +71,7 @@ async def assert_every_tool_answers(client: Client) -> None:
         openapi_schema_validator.OAS31Validator(tool.output_schema).validate(called.structured_content)
         (text,) = called.content
         assert 0 < len(text.text) <= 600
-        assert len(json.dumps(called.structured_content)) < LARGEST_ANSWER
+        assert tokens_in(json.dumps(called.structured_content)) < LARGEST_ANSWER
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -125,6 +128,51 @@ async def test_pages_are_followed_by_their_cursors_to_the_end(served: Served):
             if not page["has_more"]:
                 break
         assert sorted(seen) == sorted(one.id for one in FOUND)
+
+
+@pytest.mark.parametrize("name", ["list_entities", "dashboard_export_data", "dashboard_get_anomalies"])
+async def test_a_page_too_long_for_a_model_is_made_shorter_and_leads_to_the_rest(served, monkeypatch, name: str):
+    question = QUESTIONS[name]
+    values = {"timeframe": "month", "limit": 50}
+    whole = json.loads(service_answer(served, question, values))
+    most = tokens_in(json.dumps(whole)) * 2 // 3
+    monkeypatch.setattr("obs_pipeline.dashboard.mcp_server.LARGEST_ANSWER", most)
+    async with Client(mcp_server(served.service, lambda _context: LOCAL)) as client:
+        pages, cursor = [], None
+        while not pages or pages[-1]["has_more"]:
+            called = await client.call_tool(name, {**values, "cursor": cursor})
+            assert not called.is_error, called.content
+            pages.append(called.structured_content)
+            assert tokens_in(json.dumps(pages[-1], separators=(",", ":"))) <= most
+            assert pages[-1]["total"] == whole["total"]
+            cursor = pages[-1]["next_cursor"]
+    assert len(pages) > 1
+    assert sum(map(rows_in, pages)) == rows_in(whole) == whole["total"]
+
+
+def service_answer(served: Served, question: Question, values: dict[str, object]) -> str:
+    return served.service.answer(question, put(question, values), LOCAL).model_dump_json()
+
+
+def rows_in(page: dict[str, Any]) -> int:
+    if "content" in page:
+        return len(page["content"].splitlines()) - 1
+    return len(page.get("entities", page.get("anomalies")))
+
+
+@given(st.text(max_size=20_000))
+def test_no_text_has_more_tokens_than_are_counted_for_its_words(text: str):
+    assert len(text.split()) <= tokens_in(text) <= len(text.encode("utf-8", "surrogatepass"))
+
+
+def test_numbers_ids_and_other_scripts_are_counted_as_tokenizers_split_them():
+    for unit, least in (
+        ('{"time":"2026-06-01T00:00:00Z","value":0.123}', 20),
+        ("an-0f3c9b2e", 6),
+        ("日本語", 3),
+        ("🚀", 2),
+    ):
+        assert tokens_in(unit * 5_000) >= least * 5_000
 
 
 async def test_an_answer_too_long_for_a_model_says_to_ask_for_less(served: Served, monkeypatch):
