@@ -28,8 +28,18 @@ _names = count(1)
 class Server:
     """A running server; ``database()`` makes an empty database and answers its SQLAlchemy URL."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, programs: Path, account: pwd.struct_passwd | None) -> None:
+        self._folder, self._programs, self._account = folder, programs, account
+
+    @property
+    def socket(self) -> Path:
+        """What it listens on."""
+        return self._folder / ".s.PGSQL.5432"
+
+    def restart(self) -> None:
+        """Stop it, whoever is connected, and start it again."""
+        data = self._folder / "data"
+        _run(self._programs, self._account, "pg_ctl", "--pgdata", data, "--wait", "--mode", "fast", "restart")
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://tests@/{database}?host={self._folder}"
@@ -64,7 +74,7 @@ def postgres_server() -> Iterator[Server]:
         except (OSError, subprocess.SubprocessError) as error:
             pytest.skip(f"PostgreSQL cannot be started here: {error}")
         try:
-            yield Server(folder)
+            yield Server(folder, programs, account)
         finally:
             _run(programs, account, "pg_ctl", "--pgdata", data, "--mode", "immediate", "stop")
     finally:

@@ -21,6 +21,12 @@ from obs_pipeline.errors import ObsError
 
 _PACKAGES: Final = ("dagster", "duckdb", "deltalake", "pyarrow", "genai-prices", "sqlalchemy")
 State = Literal["ok", "look", "broken"]
+_PULL_MENDS: Final = {
+    "failed": "Mend what it names, try it: obs-pipeline sources test {name}. It is pulled again from {next} on.",
+    "late": "Start the daemon (make ui, or dagster-daemon run), or obs-pipeline sources pull {name}",
+    "silent": "Check that calls still go through it. It answers, but has none.",
+    "never pulled": "Start the daemon (make ui, or dagster-daemon run), or obs-pipeline sources pull {name}",
+}
 _STYLE: Final = {"ok": "green", "look": "yellow", "broken": "bold red"}
 
 
@@ -59,6 +65,8 @@ def _examine(workspace: Workspace) -> Iterator[Examination]:
     yield from lake
     if ledger.state == "ok" and all(one.state != "broken" for one in lake):
         yield from _sources(workspace)
+        yield from _pulls(workspace)
+        yield from _bills(workspace)
         yield _pending(workspace)
         yield from _messages(workspace)
         yield _refused(workspace)
@@ -161,6 +169,48 @@ def _sources(workspace: Workspace) -> Iterator[Examination]:
             yield Examination(f"source {one.source}", "look", heard + newest, mend)
         else:
             yield Examination(f"source {one.source}", "ok", heard + newest)
+
+
+def _pulls(workspace: Workspace) -> Iterator[Examination]:
+    from obs_pipeline.storage.source_positions import SourcePositions
+    from obs_pipeline.usage.pulling.configured import SourcesInvalid, pulled_sources
+    from obs_pipeline.usage.pulling.status import statuses
+
+    try:
+        sources = pulled_sources(workspace.settings.policies / "sources.yaml")
+    except SourcesInvalid:
+        # Said above, with the other files.
+        return
+    for one in statuses(sources, SourcePositions(workspace.ledger), utc_now()):
+        read = f"read up to {one.position:%Y-%m-%d %H:%M} UTC" if one.position else "not read yet"
+        newest = f", newest call {one.newest_event:%Y-%m-%d %H:%M} UTC" if one.newest_event else ""
+        found = f"{one.health}: {one.failure} ({read})" if one.failure else f"{one.health}, {read}{newest}"
+        yield Examination(
+            f"pull {one.source}",
+            "ok" if one.health == "alive" else "look",
+            found,
+            _PULL_MENDS.get(one.health, "").format(name=one.source, next=f"{one.next_pull:%H:%M} UTC"),
+        )
+
+
+def _bills(workspace: Workspace) -> Iterator[Examination]:
+    from obs_pipeline.cli.bills import bill_statuses
+    from obs_pipeline.usage.billing.configured import BillsInvalid
+
+    try:
+        found = bill_statuses(workspace)
+    except BillsInvalid:
+        return
+    for one in found:
+        read = f"read until {one.read_until}"
+        mend = f"obs-pipeline sources pull {one.bill}"
+        if one.failure:
+            mend = f"Mend what it names, then {mend}; until then its days are not compared."
+            yield Examination(f"bill {one.bill}", "look", f"failed: {one.failure} ({read})", mend)
+        elif one.pulled_at is None:
+            yield Examination(f"bill {one.bill}", "look", "never pulled", mend)
+        else:
+            yield Examination(f"bill {one.bill}", "ok", read)
 
 
 def _hours(length: timedelta) -> str:

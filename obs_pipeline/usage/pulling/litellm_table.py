@@ -6,12 +6,19 @@ mapping ``litellm``.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Final
+from threading import Event, Timer
+from typing import TYPE_CHECKING, Final
 
 from obs_pipeline.usage.pulling.configured import PulledSource
 from obs_pipeline.usage.pulling.pages import Page, PullFailed
+
+if TYPE_CHECKING:
+    import psycopg
 
 _ROWS: Final = """
     SELECT "startTime", request_id,
@@ -41,7 +48,8 @@ def spend_logs(source: PulledSource, start: datetime, end: datetime) -> Iterator
             after, after_id = start, ""
             while True:
                 asked = {"start": start, "end": end, "after": after, "after_id": after_id, "rows": source.batch_rows}
-                rows = connection.execute(_ROWS, asked).fetchall()
+                with _answered_within(connection, 1.5 * source.timeout_seconds):
+                    rows = connection.execute(_ROWS, asked).fetchall()
                 if rows:
                     yield [row[2] for row in rows]
                     after, after_id = rows[-1][0], rows[-1][1]
@@ -51,3 +59,32 @@ def spend_logs(source: PulledSource, start: datetime, end: datetime) -> Iterator
         raise PullFailed(
             f"The spend logs cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
         ) from None
+
+
+@contextmanager
+def _answered_within(connection: psycopg.Connection, seconds: float) -> Iterator[None]:
+    """Hang up on a server that says nothing for so long. Its own timeout, which is shorter, is of no use where the network hangs.
+
+    Raises:
+        PullFailed: that happened.
+    """
+    import psycopg
+
+    over = Event()
+
+    def hang_up() -> None:
+        over.set()
+        with socket.socket(fileno=os.dup(connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+    waiting = Timer(seconds, hang_up)
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    except psycopg.Error:
+        if over.is_set():
+            raise PullFailed(f"The spend logs cannot be read: no answer within {seconds:g} s.") from None
+        raise
+    finally:
+        waiting.cancel()

@@ -101,6 +101,9 @@ def _write(
     """One file a page. They appear in the landing folder together, when the last one is whole."""
     folder = landing / source.mapping_name
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f".{name}-[0-9]*T*.jsonl"):
+        # Of a pull that was killed: one pull of a source runs at a time.
+        left.unlink()
     span = f"{start:%Y%m%dT%H%M%S%f}-{end:%Y%m%dT%H%M%S%f}"
     parts: list[Path] = []
     rows = 0
