@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 WORDS: Final[Mapping[str, str]] = {
-    "agent": "The agent that made the call; null where nobody said.",
+    "agent": "The agent; null where nobody said, or where all of the project are meant.",
     "as_of": "Up to when usage was known (UTC).",
     "attributes": "Whatever else the source told, a JSON object as text.",
     "baseline": "What was expected.",
@@ -92,7 +92,7 @@ WORDS: Final[Mapping[str, str]] = {
     "points": "Values of history behind it.",
     "price_ratio": "Reported cost over list price.",
     "price_version": "The version of the prices that were applied.",
-    "project": "The project.",
+    "project": "The project; null where nobody said, or where all of the organisation are meant.",
     "projected_exhaustion": "When the limit is reached at this pace (UTC); null where it is not in this window.",
     "provider": "Who ran the model.",
     "provisional": "Whether late usage may still change it.",
