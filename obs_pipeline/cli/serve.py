@@ -22,6 +22,9 @@ from obs_pipeline.storage.ledger import Ledger
 if TYPE_CHECKING:
     from obs_pipeline.dashboard.identity import Identity
     from obs_pipeline.dashboard.service import Service
+    from obs_pipeline.dashboard.snapshot import Reader
+    from obs_pipeline.detection.explanations import Explanation
+    from obs_pipeline.detection.models import Anomaly
     from obs_pipeline.settings import Settings
 
 tokens = typer.Typer(name="tokens", help="Access tokens of the dashboard.", no_args_is_help=True)
@@ -212,7 +215,6 @@ def _is_loopback(host: str) -> bool:
 
 
 def _service(workspace: Workspace, cache: str, writes: bool) -> Service:
-    from obs_pipeline.cli.explain import explanation_of
     from obs_pipeline.dashboard.service import Service
     from obs_pipeline.dashboard.snapshot import Snapshot
 
@@ -233,8 +235,18 @@ def _service(workspace: Workspace, cache: str, writes: bool) -> Service:
         look_again=_LOOK_AGAIN,
         patience=_PATIENCE,
         writes=utc_now if writes else None,
-        explain=partial(explanation_of, workspace),
+        explain=partial(_explanation, workspace),
     )
+
+
+def _explanation(workspace: Workspace, reader: Reader, anomaly: Anomaly) -> Explanation:
+    """By the look-back and the prices of now."""
+    from obs_pipeline.dashboard.explaining import explained_from
+    from obs_pipeline.detection.batch import settings_in
+    from obs_pipeline.detection.explanations import list_rates
+
+    lookback_days = settings_in(workspace.settings.policies).lookback_days
+    return explained_from(reader, anomaly, lookback_days, partial(list_rates, workspace.prices()))
 
 
 def _version() -> str:

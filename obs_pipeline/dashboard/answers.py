@@ -36,8 +36,8 @@ from obs_pipeline.storage.lake import DayRange, LakeTable
 from obs_pipeline.storage.ledger_state import SourceDays
 from obs_pipeline.usage.watermark import provisional_days
 
-Explain = Callable[[Anomaly], Explanation]
-"""Takes an anomaly apart by the events behind it."""
+Explain = Callable[[Reader, Anomaly], Explanation]
+"""Takes an anomaly apart by the events behind it that a reader shows."""
 
 _LARGEST: Final = 50
 _LEADING: Final = 3
@@ -243,7 +243,7 @@ def explain_anomaly(asking: Asking, asked: q.ExplainAsked) -> q.Explained:
         method=row["method"],
         context=json.loads(row["context"]),
         around=[q.Point(**point) for point in around],
-        split=_split_shown(asking.explain(_anomaly(row))) if asking.explain else None,
+        split=_split_shown(asking.explain(asking.reader, _anomaly(row))) if asking.explain else None,
     )
 
 

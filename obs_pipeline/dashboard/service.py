@@ -42,6 +42,7 @@ from obs_pipeline.storage.anomaly_labels import AnomalyLabels
 from obs_pipeline.storage.lake import LakeTable
 from obs_pipeline.storage.ledger import Ledger, LedgerError
 from obs_pipeline.storage.ledger_state import SourceDays, ledger_mark, sources
+from obs_pipeline.usage.tables import USAGE_EVENTS
 
 _KEPT: Final = timedelta(seconds=30)
 _MAKERS: Final = 4
@@ -139,7 +140,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
             q.ExplainAsked,
             q.Explained,
             answers.explain_anomaly,
-            (MART_SPEND, BASELINES, ANOMALIES),
+            (MART_SPEND, BASELINES, ANOMALIES, USAGE_EVENTS),
             lambda a: f"{a.anomaly.reason[:500]}{f' Likely cause: {a.split.cause}.' if a.split else ''}",
         ),
         Question(

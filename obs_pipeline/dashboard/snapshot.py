@@ -11,6 +11,7 @@ versions come meanwhile.
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,8 +31,9 @@ from obs_pipeline.errors import ObsError
 from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
 from obs_pipeline.storage import engine, object_store
 from obs_pipeline.storage.lake import PARTITION, DayRange, Lake, LakeTable
+from obs_pipeline.usage.tables import USAGE_EVENTS
 
-FOLLOWED: Final = (MART_SPEND, BASELINES, ANOMALIES, BUDGET_STATUS, EFFECTIVE_POLICIES)
+FOLLOWED: Final = (MART_SPEND, BASELINES, ANOMALIES, BUDGET_STATUS, EFFECTIVE_POLICIES, USAGE_EVENTS)
 
 _SUMS: Final = (
     "calls",
@@ -80,6 +82,9 @@ _COPIES: Final[Mapping[str, tuple[LakeTable, str]]] = {
 }
 BAND_DAYS: Final = 46
 """Days of which bands are copied, the newest: a month, and the fortnight around an anomaly in it. Older ones are in the files."""
+
+
+_REMARKS: Final = re.compile(r"\A(?:\s*--[^\n]*\n)*\s*")
 
 
 class NotReady(ObsError):
@@ -134,6 +139,14 @@ class Reader:
             origin = f'"_{view}"'
         self._shown[view] = f'"{view}" AS (SELECT * FROM {origin} WHERE {self._own})'
 
+    def name(self, name: str, query: str) -> None:
+        """Let queries name the rows of another."""
+        self._shown[name] = f'"{name}" AS ({query})'
+
+    def give(self, name: str, table: pa.Table) -> None:
+        """Let queries name rows of one's own."""
+        self._cursor.register(name, table)
+
     def has_bands_of(self, days: DayRange) -> bool:
         """Whether the copy of bands of whole days holds all that there are of these days."""
         return not any(day in days for day, _ in self.pinned.files.get(BASELINES.name, ())[: -BAND_DAYS or None])
@@ -150,7 +163,9 @@ class Reader:
         """Every row of a query, by column."""
         # Not a view: it would be bound when it is made and again when it is asked, and binding looks into every file.
         if shown := [scan for name, scan in self._shown.items() if name in query]:
-            query = f"WITH {', '.join(shown)} {query}"
+            bare = _REMARKS.sub("", query)
+            own = f", {bare.removeprefix('WITH ')}" if bare.startswith("WITH ") else f" {bare}"
+            query = f"WITH {', '.join(shown)}{own}"
         # Not as Arrow, for which the query would be bound twice.
         found = self._cursor.execute(query, dict(values or {}))
         names = [name for name, *_ in found.description or ()]

@@ -27,6 +27,9 @@ from obs_pipeline.usage.tables import USAGE_EVENTS
 RatesAt = Callable[[Iterable[Model], datetime], Mapping[Model, TokenRates]]
 """List rates of some models at an instant; a model that is not in the answer has none."""
 
+RowsOf = Callable[[str], Sequence[Mapping[str, Any]]]
+"""The rows of a query over ``usage_events`` and ``known_anomalies`` of the days that are compared, and ``questions``."""
+
 QUESTION_SCHEMA: Final = pa.schema(
     [
         ("question", pa.int64()),
@@ -43,7 +46,7 @@ QUESTION_SCHEMA: Final = pa.schema(
 
 # Days or hours of the reference that were warnings themselves, and are left out of it.
 _LEFT_OUT: Final = """
-    SELECT question, count(DISTINCT other.timestamp) FROM questions AS question JOIN known_anomalies AS other
+    SELECT question, count(DISTINCT other.timestamp) AS times FROM questions AS question JOIN known_anomalies AS other
         ON other.metric = question.metric AND other.grain = question.grain
         AND other.org IS NOT DISTINCT FROM question.org AND other.project IS NOT DISTINCT FROM question.project
         AND other.agent IS NOT DISTINCT FROM question.agent
@@ -80,12 +83,27 @@ def explain_anomalies(
     """
     if not anomalies:
         return []
-    days = DayRange(min(one.dt for one in anomalies), max(one.dt for one in anomalies)).widened(before=lookback_days)
+    days = compared_days(anomalies, lookback_days)
     lake.view(connection, USAGE_EVENTS, days)
     lake.view(connection, ANOMALIES, days, name="known_anomalies")
-    connection.register("questions", _questions(anomalies, lookback_days))
-    rows = connection.sql(load_sql("obs_pipeline.detection", "split_usage")).to_arrow_table().to_pylist()
-    left_out = dict(connection.execute(_LEFT_OUT).fetchall())
+    connection.register("questions", questions_of(anomalies, lookback_days))
+    return explain_from(
+        lambda query: connection.sql(query).to_arrow_table().to_pylist(), anomalies, lookback_days, rates_at
+    )
+
+
+def compared_days(anomalies: Sequence[Anomaly], lookback_days: int) -> DayRange:
+    """The days of the anomalies and those before, with which they are compared."""
+    days = [one.dt for one in anomalies]
+    return DayRange(min(days), max(days)).widened(before=lookback_days)
+
+
+def explain_from(
+    rows_of: RowsOf, anomalies: Sequence[Anomaly], lookback_days: int, rates_at: RatesAt
+) -> list[Explanation]:
+    """As :func:`explain_anomalies`, from wherever the rows are asked for."""
+    rows = rows_of(load_sql("obs_pipeline.detection", "split_usage"))
+    left_out = {row["question"]: row["times"] for row in rows_of(_LEFT_OUT)}
     by_question = {
         number: list(some)
         for number, some in groupby(sorted(rows, key=_reading_order), key=lambda row: row["question"])
@@ -109,7 +127,8 @@ def list_rates(book: PriceBook, models: Iterable[Model], moment: datetime) -> Ma
     return rates
 
 
-def _questions(anomalies: Sequence[Anomaly], lookback_days: int) -> pa.Table:
+def questions_of(anomalies: Sequence[Anomaly], lookback_days: int) -> pa.Table:
+    """What is asked of each anomaly, numbered as they come: :data:`QUESTION_SCHEMA`."""
     rows = [
         {
             "question": number,

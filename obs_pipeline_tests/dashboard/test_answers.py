@@ -18,9 +18,10 @@ from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard import snapshot
 from obs_pipeline.dashboard.access import LOCAL, AccessDenied, Principal
 from obs_pipeline.dashboard.answers import as_csv, neutral
+from obs_pipeline.dashboard.explaining import explained_from
 from obs_pipeline.dashboard.marts import build_spend
 from obs_pipeline.dashboard.service import QUESTIONS, Service, put
-from obs_pipeline.dashboard.snapshot import NotReady, Snapshot
+from obs_pipeline.dashboard.snapshot import NotReady, Reader, Snapshot
 from obs_pipeline.dashboard.tables import MART_SPEND
 from obs_pipeline.detection.explanations import Explanation, explain_anomalies
 from obs_pipeline.detection.models import Anomaly
@@ -64,9 +65,10 @@ def test_every_question_is_answered_and_says_what_it_is_about(served: Served, na
 
 
 def test_an_anomaly_is_taken_apart_exactly_where_there_is_a_way_to_its_events(served: Served):
-    def explain(anomaly: Anomaly) -> Explanation:
+    def explain(reader: Reader, anomaly: Anomaly) -> Explanation:
+        found = explained_from(reader, anomaly, 28, lambda _models, _moment: {})
         with engine.connect() as connection:
-            (found,) = explain_anomalies(connection, served.lake, [anomaly], 28, lambda _models, _moment: {})
+            assert [found] == explain_anomalies(connection, served.lake, [anomaly], 28, lambda _models, _moment: {})
         return found
 
     service = Service(Snapshot(served.lake), served.ledger, lateness=LATENESS, explain=explain)
