@@ -1,5 +1,6 @@
 # The project's commands. `make run` and `make test` work on a fresh clone that has Python 3.11+ and make.
 PYTHON ?= python3
+PYTHON312 ?= python3.12
 VENV := .venv
 BIN := $(VENV)/bin
 OBS := $(BIN)/obs-pipeline
@@ -12,7 +13,7 @@ WIDGET_SOURCES := $(shell find widget -name node_modules -prune -o -type f -prin
 export DAGSTER_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui widget widget-test test test-mcp test-browser lint types bench bench-dashboard bench-sources bench-large bench-detection bench-forecasts bench-causes test-slow test-trackers test-producers lock snapshot clean
+.PHONY: help run ui widget widget-test test test-mcp test-browser lint types bench bench-dashboard bench-sources bench-large bench-detection bench-forecasts bench-causes test-slow test-trackers test-producers test-focus lock snapshot clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -73,6 +74,10 @@ snapshot: $(VENV)/.installed-dev ## Rewrite the committed snapshot of the asset 
 test-producers: $(VENV)/.installed-dev .venv-producers/.installed ## LiteLLM's proxy, OpenTelemetry's and Langfuse's SDKs against this (600 MB, minutes)
 	@$(BIN)/python -m pytest obs_pipeline_tests/producers -m slow -rs
 
+test-focus: $(VENV)/.installed-dev .venv-focus/.installed ## The FOCUS export, judged by focus-validator; prints each rule that applies (needs Python 3.12)
+	@$(BIN)/python -m pytest obs_pipeline_tests/focus_suite -m slow -rs
+	@cat .venv-focus/verdicts.txt
+
 test-trackers: $(VENV)/.installed-dev ## The task trackers, with a real Redmine (apt-get install redmine redmine-sqlite puma)
 	@test -d /usr/share/redmine || echo "Redmine is missing, its test is skipped: apt-get install redmine redmine-sqlite puma"
 	@$(BIN)/python -m pytest obs_pipeline_tests/alerting/test_trackers.py obs_pipeline_tests/alerting/test_redmine.py -m "slow or not slow" -rs
@@ -82,6 +87,7 @@ lock: $(VENV)/.bootstrap ## Resolve the dependencies anew, exact and with hashes
 	@$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -c requirements.lock -o requirements-dev.lock
 	@$(BIN)/uv pip compile -q requirements-producers.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements-producers.lock
+	@$(BIN)/uv pip compile -q requirements-focus.in --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements-focus.lock
 
 # What records usage has an environment of its own: its dependencies are many and none of them is shipped.
 .venv-producers/.installed: requirements-producers.lock $(VENV)/.bootstrap
@@ -89,8 +95,14 @@ lock: $(VENV)/.bootstrap ## Resolve the dependencies anew, exact and with hashes
 	@VIRTUAL_ENV=.venv-producers $(BIN)/uv pip install -q --require-hashes -r requirements-producers.lock
 	@touch $@
 
+# The validator needs a newer Python than the pipeline.
+.venv-focus/.installed: requirements-focus.lock $(VENV)/.bootstrap
+	@test -x .venv-focus/bin/python || $(PYTHON312) -m venv .venv-focus
+	@VIRTUAL_ENV=.venv-focus $(BIN)/uv pip install -q --require-hashes -r requirements-focus.lock
+	@touch $@
+
 clean: ## Remove the environment and all state
-	rm -rf $(VENV) .venv-producers .obs widget/node_modules $(dir $(WIDGET))
+	rm -rf $(VENV) .venv-producers .venv-focus .obs widget/node_modules $(dir $(WIDGET))
 
 $(VENV)/.bootstrap: requirements-bootstrap.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 run")'
