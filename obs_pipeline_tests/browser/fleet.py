@@ -24,7 +24,7 @@ from obs_pipeline.alerting.records import incident_row
 from obs_pipeline.dashboard.access import Gate, RateLimit, create_token
 from obs_pipeline.dashboard.http_app import http_app
 from obs_pipeline.dashboard.service import Service
-from obs_pipeline.dashboard.snapshot import Snapshot
+from obs_pipeline.dashboard.snapshot import Reader, Snapshot
 from obs_pipeline.dashboard.tables import MART_SPEND
 from obs_pipeline.detection.causes import Cause
 from obs_pipeline.detection.decomposition import Split, Term
@@ -184,7 +184,7 @@ def anomaly(day: int, score: float) -> Anomaly:
     )  # fmt: skip
 
 
-def explanation(found: Anomaly) -> Explanation:
+def explanation(_reader: Reader, found: Anomaly) -> Explanation:
     """The anomaly in two parts, one of them a saving."""
     more, less = Decimal("1.5"), Decimal("-0.1")
     terms = (Term("volume", more, (("gpt-5", more),)), Term("unit price", less, (("claude-sonnet-4", less),)))

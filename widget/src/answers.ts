@@ -91,7 +91,9 @@ export interface Trends extends Answer {
   granularity: Grain;
   unit: string;
   points: Point[];
+  /** The worst of them; `marked` counts all that the series has. */
   anomalies: AnomalyMark[];
+  marked?: number;
   band: string;
 }
 

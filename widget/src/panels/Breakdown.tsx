@@ -142,7 +142,7 @@ const Table = memo(function Table({ entities, metrics, place, search, drillable,
       <Empty title={search ? `Nothing is called like “${search}”.` : "No usage in these days."}>
         {search
           ? "Search for a shorter part of the name, or clear the search."
-          : "Choose a longer timeframe or go up again."}
+          : "Choose other days or a longer timeframe, or go up again."}
       </Empty>
     );
   }

@@ -25,7 +25,7 @@ type Tokens = Metrics["tokens"] & { cache_written?: number | null; reasoning?: n
 const Usage = memo(function Usage({ metrics }: { metrics: Metrics }) {
   const { tokens, trends, timeframe } = metrics;
   if (tokens.consumed === 0) {
-    return <Empty title="No tokens in these days.">Choose a longer timeframe or remove a filter.</Empty>;
+    return <Empty title="No tokens in these days.">Choose other days or a longer timeframe, or remove a filter.</Empty>;
   }
   const parts = tokenParts(tokens);
   return (

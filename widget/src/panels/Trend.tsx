@@ -9,7 +9,7 @@ import { SEVERITIES, Shape } from "../charts/shapes";
 import { trendOptions } from "../charts/trendOptions";
 import { UPlot } from "../charts/UPlot";
 import type { Actions, PanelProps } from "../contract";
-import { counted, days, exact, measured, NONE, shortDay, when } from "../format";
+import { count, counted, days, exact, measured, NONE, shortDay, when } from "../format";
 import { pointReached } from "./keys";
 import { Empty, Panel, Switch } from "./Panel";
 
@@ -17,8 +17,6 @@ const METRICS: readonly { value: Metric; text: string }[] = [
   { value: "cost", text: "Cost" }, { value: "tokens", text: "Tokens" }, { value: "calls", text: "Calls" },
   { value: "errors", text: "Errors" }, { value: "latency", text: "Latency" },
 ];
-/** The server marks no more. */
-const MOST_MARKS = 200;
 const GRAINS: readonly { value: Grain; text: string }[] = [{ value: "hour", text: "Hours" }, { value: "day", text: "Days" }];
 
 export function Trend({ view, board, act, theme }: PanelProps) {
@@ -87,7 +85,7 @@ const Course = memo(function Course({ trends, open, theme, explain }: {
   useEffect(() => plot.current?.redraw(false), [open, marks]);
 
   if (drawn.times.length === 0) {
-    return <Empty title="No values in these days.">Choose a longer timeframe, another metric, or remove a filter.</Empty>;
+    return <Empty title="No values in these days.">Choose other days, a longer timeframe or another metric, or remove a filter.</Empty>;
   }
   const at = cursor && Math.min(cursor.index, drawn.times.length - 1);
   const here = at === null ? undefined : marks.find((mark) => mark.index === at);
@@ -170,7 +168,9 @@ function Legend({ trends, drawn }: { trends: Trends; drawn: Columns }) {
         const found = trends.anomalies.filter((one) => one.severity === severity).length;
         return found > 0 && <li key={severity}><Shape severity={severity} />{found} {severity}</li>;
       })}
-      {trends.anomalies.length >= MOST_MARKS && <li>The worst {MOST_MARKS} anomalies are marked</li>}
+      {trends.marked !== undefined && trends.marked > trends.anomalies.length && (
+        <li>The worst {count(trends.anomalies.length)} of {count(trends.marked)} are marked</li>
+      )}
       {!banded && <li>{unbanded(trends.band)}</li>}
     </ul>
   );
