@@ -29,12 +29,17 @@ import yaml
 from obs_pipeline.settings import project_root
 from obs_pipeline.storage import engine
 from obs_pipeline.storage.lake import DayRange
+from obs_pipeline.usage.billing import anthropic_bill
+from obs_pipeline.usage.billing.admin_api import fetch_bill
+from obs_pipeline.usage.billing.configured import PulledBill
+from obs_pipeline.usage.currencies import RateBook
 from obs_pipeline.usage.pricing import PriceBook
 from obs_pipeline.usage.settling import settle
 from obs_pipeline.usage.tables import USAGE_EVENTS
 from obs_pipeline_tests.command_line import CommandLine
 from obs_pipeline_tests.postgres import postgres_server, postgres_url  # noqa: F401
 from obs_pipeline_tests.producers.upstream import Upstream, upstream
+from obs_pipeline_tests.usage.billing.seller import anthropic_results, openai_results, seller
 
 PROGRAMS = Path(__file__).parent / "programs"
 ENVIRONMENT = Path(os.environ.get("OBS_PRODUCERS", project_root() / ".venv-producers"))
@@ -286,3 +291,31 @@ def test_what_the_langfuse_sdk_was_told_is_what_is_counted(tmp_path: Path):
         usage = one["usage"]
         assert row["input_tokens"] == usage["input"] + usage["input_cached_tokens"]
         assert row["output_tokens"] == usage["output"] + usage["output_reasoning_tokens"]
+
+
+# -- Bills ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_stand_ins_of_billing_apis_answer_as_the_sellers_own_clients_ask_and_read(tmp_path: Path):
+    """Without an account, the sellers' own clients are the judges of the answers in tests, and of our requests."""
+    first, until = date(2026, 3, 1), date(2026, 3, 8)
+    with seller(openai_results) as openai, seller(anthropic_results) as anthropic:
+        anthropic.days_a_page = 31
+        program = producing(PROGRAMS / "know_bills.py", openai.url, anthropic.url, first, until)
+        said, _ = program.communicate(timeout=120)
+        assert program.returncode == 0
+        told = json.loads(said.splitlines()[-1])
+        theirs = [*openai.asked]
+        openai.asked.clear()
+        key = tmp_path / "key"
+        key.write_text("sk-admin")
+        asked = {"kind": "openai_costs", "url": openai.url, "key_file": key, "since": first}
+        bill = fetch_bill(PulledBill.model_validate(asked), first, until, RateBook())
+        ours = [*openai.asked]
+        assert set(openai.keys) == {"Bearer sk-admin"}
+    assert told["unknown"] == []
+    assert ours == theirs
+    assert abs(sum(line.cost or Decimal(0) for line in bill.lines) - Decimal(str(told["cost"]))) < BILLION
+    assert sum(line.input_tokens or 0 for line in bill.lines) == told["tokens"]
+    assert set(told["anthropic"]["token_types"]) == set(anthropic_bill._METERS)
+    assert set(told["anthropic"]["cost_types"]) == {"tokens", "web_search", "code_execution"}
