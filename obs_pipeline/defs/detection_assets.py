@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from obs_pipeline.clock import utc_now
 from obs_pipeline.defs import checks
 from obs_pipeline.defs.day_chart import day_charts
 from obs_pipeline.defs.day_explanations import day_explanations
@@ -78,7 +79,7 @@ def detection(
     expected, found = checks.Evidence("baselines"), checks.Evidence("anomalies")
     with engine.get_connection() as connection:
         for chunk in hourly_chunks(tables.rows_per_day(USAGE_HOURLY, days), days, limits):
-            detect_days(connection, tables, chunk, config, known)
+            detect_days(connection, tables, chunk, config, known, utc_now())
             expected.add("unique_keys", keys_are_unique(connection, tables, BASELINES, chunk))
             found.add("unique_keys", keys_are_unique(connection, tables, ANOMALIES, chunk))
             progress.report(context, chunk, days)

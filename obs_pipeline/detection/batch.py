@@ -6,6 +6,7 @@ Large fleets are judged a share of the agents at a time, so that memory is bound
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -55,16 +56,25 @@ def detect_days(
     days: DayRange,
     config: AnomalyDetectionConfig,
     known: Known = NOTHING,
+    now: datetime | None = None,
 ) -> Detection:
-    """Baselines and anomalies of the days, from usage that is already in the lake; written to it, and returned."""
-    detection = detection_of(connection, lake, days, config, known)
+    """Baselines and anomalies of the days, from usage that is already in the lake; written to it, and returned.
+
+    What is not over ``now`` (UTC; None: all is over) is no drop.
+    """
+    detection = detection_of(connection, lake, days, config, known, now)
     lake.replace(BASELINES, days, lambda _version: detection.baselines)
     lake.replace(ANOMALIES, days, lambda _version: detection.anomalies)
     return detection
 
 
 def detection_of(
-    connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange, config: AnomalyDetectionConfig, known: Known
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    days: DayRange,
+    config: AnomalyDetectionConfig,
+    known: Known,
+    now: datetime | None = None,
 ) -> Detection:
     """Baselines and anomalies of the days, from usage that is already in the lake; nothing is written."""
     window = days.widened(before=config.history_days)
@@ -81,6 +91,7 @@ def detection_of(
             evidence=partial(_worst_calls, connection),
             known=known,
             heard=heard,
+            now=now,
         )
         for _ in _shares(connection, lake, window)
     ]

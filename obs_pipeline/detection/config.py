@@ -102,16 +102,18 @@ class Materiality(_Settings):
     """What a deviation must amount to before it is reported, however many sigmas it is.
 
     ``cost`` in USD, ``tokens`` in tokens, ``errors`` in failed calls above the expected number, ``latency`` in
-    milliseconds of p95; ``relative`` is a share of the baseline that must be exceeded as well.
+    milliseconds of p95; ``silence`` in calls that are missing, where an agent that never rests makes none; ``relative`` is
+    a share of the baseline that must be exceeded as well.
     """
 
     cost: GrainFloors = GrainFloors(day=2.0, hour=1.0)
     tokens: GrainFloors = GrainFloors(day=600_000, hour=300_000)
     errors: GrainFloors = GrainFloors(day=5, hour=3)
     latency: GrainFloors = GrainFloors(day=250, hour=500)
+    silence: GrainFloors = GrainFloors(day=20, hour=20)
     relative: NotNegative = 0.25
 
-    def floor(self, metric: Metric, grain: Grain) -> float:
+    def floor(self, metric: Metric | Literal["silence"], grain: Grain) -> float:
         """The floor of one metric at one grain, in the metric's own unit."""
         floors: GrainFloors = getattr(self, metric)
         return floors.day if grain == "day" else floors.hour
@@ -140,6 +142,22 @@ class PriceContradiction(_Settings):
         return self
 
 
+class NewAgentCeiling(_Settings):
+    """From how many USD in one day or hour an agent that is still too new to be compared with its past is told anyway.
+
+    Each of the two is told the first time it is reached.
+    """
+
+    warning: Positive = 100.0
+    critical: Positive = 1_000.0
+
+    @model_validator(mode="after")
+    def _rise(self) -> NewAgentCeiling:
+        if self.warning > self.critical:
+            raise ValueError("warning must not be above critical")
+        return self
+
+
 class AnomalyDetectionConfig(_Settings):
     """Everything that decides what is reported as an anomaly."""
 
@@ -157,6 +175,7 @@ class AnomalyDetectionConfig(_Settings):
     regular_share: Annotated[float, Field(gt=0, le=1)] = 0.9
     materiality: Materiality = Materiality()
     price_contradiction: PriceContradiction = PriceContradiction()
+    new_agent_ceiling: NewAgentCeiling = NewAgentCeiling()
 
     @model_validator(mode="after")
     def _learnable(self) -> AnomalyDetectionConfig:

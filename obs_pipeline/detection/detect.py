@@ -21,11 +21,12 @@ from obs_pipeline.detection import metrics, scoring
 from obs_pipeline.detection.config import GRAINS, METRICS, AnomalyDetectionConfig, Grain, Metric
 from obs_pipeline.detection.explain import EXPLAINED_BY_CALLS, Call, Evidence, Finding, Kind, Moment, explain
 from obs_pipeline.detection.incidents import gathered
-from obs_pipeline.detection.judging import Judged, by_model, judge
+from obs_pipeline.detection.judging import LENDERS, Judged, by_model, calls_before, days_used, judge, largest_before
 from obs_pipeline.detection.known import NOTHING, Known, Planned, asked, not_learned, planned
 from obs_pipeline.detection.models import (
     BASELINE_SCHEMA,
     SEVERITIES,
+    STATES,
     TIME,
     Anomaly,
     Rule,
@@ -50,6 +51,9 @@ _EPOCH: Final = datetime(1970, 1, 1)
 _DAY_US: Final = 24 * HOUR_US
 _BLOCK: Final = 1 << 40  # more rows than one day of one grain can have
 _JUDGED_AT_ONCE: Final = 2
+_WARNING: Final = SEVERITIES.index("warning") + 1
+SILENT_IN_A_ROW: Final[Mapping[Grain, int]] = {"day": 1, "hour": 3}
+"""Days or hours of one day with nothing at all, where there always was something, before that is news."""
 _BASELINES_AT_ONCE: Final = 250_000
 
 
@@ -118,6 +122,7 @@ def detect_anomalies(
     evidence: Callable[[pa.Table], pa.Table] | None = None,
     known: Known = NOTHING,
     heard: pa.Table | None = None,
+    now: datetime | None = None,
 ) -> Detection:
     """Baselines and anomalies of the days ``days[0]`` … ``days[1]`` (inclusive, UTC).
 
@@ -126,12 +131,13 @@ def detect_anomalies(
     ``evidence`` answers for series and days (``MOMENT_SCHEMA``, each once) with their worst single calls, as
     ``sql/evidence.sql`` finds them; with it the reasons name calls. ``known`` is what people said, beforehand and of
     earlier anomalies. ``heard`` (source, dt, hour) says when each source sent anything, also for agents that are not
-    in the tables; without it, only those are heard of. Disabled detection gives empty tables.
+    in the tables; without it, only those are heard of. A day or hour that is not over at
+    ``now`` (UTC; None: all are over) is no drop. Disabled detection gives empty tables.
     """
     panels = _panels({"day": daily, "hour": hourly}, days, config, known, heard)
     del daily, hourly  # the largest things held, and the panels say it all
     blocks = _blocks(panels, config, known)
-    verdicts = [_verdicts(block, config) for block in blocks]
+    verdicts = [_verdicts(block, config, now) for block in blocks]
     findings = [finding for some in verdicts for finding in some.findings]
     moments = _moments(finding for finding in findings if finding.metric in EXPLAINED_BY_CALLS)
     worst = Evidence(evidence(moments) if evidence is not None and moments.num_rows else None)
@@ -239,9 +245,27 @@ def _baselines_of(blocks: Sequence[_Block], chosen: Sequence[npt.NDArray[np.bool
         "expected": pa.array(expected, mask=~learned),
         **{name: pa.array(values(name), mask=~learned) for name in ("lower", "upper", "deviation")},
         "points": values("points").astype(np.int32),
-        "state": pa.DictionaryArray.from_arrays(learned.astype(np.int32), ["learning", "ok"]).cast(pa.string()),
+        "state": pa.DictionaryArray.from_arrays(_states(gather, blocks, rows, learned), STATES).cast(pa.string()),
     }
     return pa.table(columns, schema=BASELINE_SCHEMA)
+
+
+def _states(
+    gather: Callable[[Sequence[npt.NDArray[Any]]], npt.NDArray[Any]],
+    blocks: Sequence[_Block],
+    rows: Sequence[_Rows],
+    learned: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.int32]:
+    """The place in :data:`STATES` of each baseline."""
+    lent = gather(
+        [
+            np.zeros(some.flat.size, bool)
+            if b.judged.borrowed is None
+            else b.judged.borrowed.reshape(-1)[some.flat] >= 0
+            for b, some in zip(blocks, rows, strict=True)
+        ]
+    )
+    return np.where(lent, STATES.index("borrowed"), learned).astype(np.int32)
 
 
 def _identities(blocks: Sequence[_Block], rows: Sequence[_Rows]) -> tuple[pa.Table, list[Ints]]:
@@ -269,25 +293,34 @@ class _Verdicts:
     remarks: list[dict[str, Any]]
 
 
-def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
+def _verdicts(block: _Block, config: AnomalyDetectionConfig, now: datetime | None) -> _Verdicts:
     judged, metric, grain = block.judged, block.metric, block.grain
     floor = config.materiality.floor(metric, grain)
     excess = metrics.excess(metric, judged.observed, judged.due, judged.exposure)
     usual = metrics.excess(metric, judged.expected, np.zeros(1), judged.exposure)
-    counts = (excess > 0) | judged.drops
+    over = _over(block, now)
+    counts = (excess > 0) | (judged.drops & over)
     material = counts & (np.abs(excess) >= config.materiality.relative * np.abs(usual))
     stake = np.where(material, np.abs(excess) / floor, 0.0)
+    silent = np.where(over, _silence(block, config), 0.0)
     weighed = judged.deviation / block.asked[:, None, :]
     marks = config.marks(grain)
     by_deviation = scoring.severity_ranks(weighed, stake, marks)
     if judged.by_windows is not None:
         simple = scoring.severity_ranks(weighed, stake, config.thresholds)
         by_deviation = np.where(judged.by_windows, simple, by_deviation)
+    # Nothing at all, where there always was something, is news however widely the amounts scatter. It is not worth more
+    # than a warning, as is what is known from others alone.
+    by_deviation = np.maximum(by_deviation, np.where(silent >= 1, _WARNING, 0).astype(np.int8))
+    weighed = np.where((silent >= 1) & (weighed > -marks.warning), -marks.warning, weighed)
+    if judged.borrowed is not None:
+        by_deviation = np.where(judged.borrowed >= 0, np.minimum(by_deviation, _WARNING), by_deviation)
 
     overcharge = _overcharge(block)
     by_price = scoring.price_ranks(overcharge, config.price_contradiction)
     moved = _moved(block, config)
-    ranks = np.maximum(np.maximum(by_deviation, by_price), moved.astype(np.int8))
+    above, by_ceiling = _above_ceiling(block, config)
+    ranks = np.maximum.reduce([by_deviation, by_price, by_ceiling, moved.astype(np.int8)])
 
     rows = block.rows((ranks > 0) & ~np.isnan(judged.observed))
     at = rows.flat
@@ -296,22 +329,29 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig) -> _Verdicts:
         return values.reshape(-1)[at]
 
     price_decides = (chosen(by_price) > 0) & (chosen(by_price) >= chosen(by_deviation))
-    by_shift = chosen(moved) & (chosen(by_price) == 0) & (chosen(by_deviation) == 0)
+    ceiling_decides = ~price_decides & (chosen(by_ceiling) > chosen(by_deviation))
+    by_shift = chosen(moved) & (chosen(ranks) == 1) & (chosen(by_deviation) == 0)
     deviation, observed = chosen(weighed), chosen(judged.observed)
     # A contradicted price is no matter of sigmas: it weighs as much as the threshold of a critical deviation.
     sigmas = np.where(price_decides, np.fmax(np.abs(deviation), marks.critical), deviation)
     if judged.shift is not None:
         sigmas = deviation = np.where(by_shift, chosen(judged.shift.deviation), sigmas)
-    stakes = np.fmax(chosen(stake), chosen(overcharge) / floor)
+    sigmas = np.where(ceiling_decides, marks.warning, sigmas)
+    stakes = np.maximum.reduce([chosen(stake), chosen(silent), chosen(overcharge) / floor, chosen(above)])
     scores = scoring.scores(sigmas, stakes, chosen(ranks))
-    # An hour that an event kept from the model has no calibrated confidence.
+    # An hour that an event kept from the model, and a new agent's, have no calibrated confidence.
+    points = chosen(judged.points)
+    if judged.borrowed is not None:
+        points = np.where(chosen(judged.borrowed) >= 0, np.maximum(points, config.minimum_data_points), points)
     stated = np.full(deviation.shape, np.nan) if judged.confidence is None else chosen(judged.confidence)
     confidences = np.where(
         price_decides,
         scoring.price_confidences(observed, chosen(overcharge)),
-        np.where(np.isnan(stated), scoring.confidences(deviation, chosen(judged.points), grain), stated),
+        np.where(np.isnan(stated), scoring.confidences(deviation, points, grain), stated),
     )
+    confidences = np.where(ceiling_decides, scoring.CEILING_CONFIDENCE, np.nan_to_num(confidences))
     findings = _findings(block, rows, price_decides, chosen(overcharge), by_shift)
+    findings = _told_why(findings, block, rows, ceiling_decides, config.new_agent_ceiling.warning)
     methods: list[Rule] = [config.method.of(grain)] * at.size
     if judged.by_windows is not None:
         methods = [
@@ -372,6 +412,8 @@ def _anomalies(verdicts: _Verdicts, calls: Mapping[Moment, Mapping[Kind, Call]])
 def _method(finding: Finding, detector: Rule) -> Rule:
     if finding.by_price:
         return "list_price"
+    if finding.ceiling is not None:
+        return "new_agent_ceiling"
     return detector if finding.moved_to is None else "level_shift"
 
 
@@ -394,6 +436,63 @@ def _moved(block: _Block, config: AnomalyDetectionConfig) -> npt.NDArray[np.bool
     least = np.maximum(config.materiality.floor(metric, block.grain), config.materiality.relative * usual)
     moved: npt.NDArray[np.bool_] = (shift.days == config.settles_after) & (step >= least)
     return moved
+
+
+def _over(block: _Block, now: datetime | None) -> npt.NDArray[np.bool_]:
+    """(point, tested day): which of them were over."""
+    _, points, tested = block.judged.observed.shape
+    first = block.panel.first_day + block.lookback
+    ends = (first + np.arange(tested)) + (np.arange(points)[:, None] + 1) / points
+    until = np.inf if now is None else (now - _EPOCH) / timedelta(days=1)
+    over: npt.NDArray[np.bool_] = ends <= until + 1e-9
+    return over
+
+
+def _silence(block: _Block, config: AnomalyDetectionConfig) -> Floats:
+    """How many times the least number of calls that matters are usual where there are none at all; told of one metric."""
+    judged, told = block.judged, next((one for one in ("cost", "tokens") if one in config.metrics), None)
+    silent = judged.never_idle & (judged.observed == 0)
+    if block.metric != told or not silent.any():
+        return np.zeros(judged.observed.shape)
+    # A whole day counts with the fewest calls that any had: people rest. Hours must add up.
+    mean, smallest = calls_before(block.panel, block.lookback)
+    usual = np.where(silent, smallest if block.grain == "day" else mean, 0.0)
+    long = _in_a_row(silent.astype(np.float64), silent) >= SILENT_IN_A_ROW[block.grain]
+    missing = _in_a_row(usual, silent) / config.materiality.floor("silence", block.grain)
+    return np.where(silent & long, missing, 0.0)
+
+
+def _in_a_row(values: Floats, going_on: npt.NDArray[np.bool_]) -> Floats:
+    """Sums along the points of a day, begun anew after each that is not going on."""
+    running = np.cumsum(np.where(going_on, values, 0.0), axis=1)
+    return running - np.maximum.accumulate(np.where(going_on, 0.0, running), axis=1)
+
+
+def _above_ceiling(block: _Block, config: AnomalyDetectionConfig) -> tuple[Floats, npt.NDArray[np.int8]]:
+    """By how many times the cost of a new agent exceeds its ceiling, and how grave that is."""
+    if block.metric != "cost":
+        return np.zeros(block.judged.observed.shape), np.zeros(block.judged.observed.shape, dtype=np.int8)
+    new = days_used(block.panel, block.lookback) < config.minimum_data_points
+    spent = np.where(new[:, None, :], np.nan_to_num(block.judged.observed), 0.0)
+    spent = np.where(spent <= block.judged.upper, 0.0, spent)  # those around it spend as much
+    before = np.nan_to_num(largest_before(block.panel, "cost", block.lookback))[:, None, :]
+    ranks = scoring.price_ranks(spent, config.new_agent_ceiling)
+    ranks = np.where(ranks > scoring.price_ranks(before, config.new_agent_ceiling), ranks, 0).astype(np.int8)
+    return np.where(ranks > 0, spent / config.new_agent_ceiling.warning, 0.0), ranks
+
+
+def _told_why(
+    findings: list[Finding], block: _Block, rows: _Rows, by_ceiling: npt.NDArray[np.bool_], ceiling: float
+) -> list[Finding]:
+    """The findings with the ceiling that they exceed, or with whom their baseline was borrowed from."""
+    lent = (
+        np.full(rows.flat.size, -1) if block.judged.borrowed is None else block.judged.borrowed.reshape(-1)[rows.flat]
+    )
+    lenders = tuple(LENDERS)
+    return [
+        replace(one, ceiling=ceiling if told else None, lender=lenders[place] if place >= 0 else None)
+        for one, told, place in zip(findings, by_ceiling, lent, strict=True)
+    ]
 
 
 def _overcharge(block: _Block) -> Floats:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 LARGEST_DEVIATION: Final = 1e6
 WINSORISED_SHARE: Final = 0.05
@@ -113,6 +114,19 @@ def active_share(history: Floats) -> Floats:
     known = (~np.isnan(history)).sum(axis=-1)
     active = known - (history == 0).sum(axis=-1)
     return np.where(known > 0, active / np.maximum(known, 1), np.nan)
+
+
+def never_idle(history: Floats) -> Bools:
+    """Where nothing at all would be news: active on every known day of two weeks or more, or on each same weekday of four.
+
+    The history is of days, the last of them yesterday.
+    """
+    weekdays = history[..., -7::-7]
+    days, weeks = ((~np.isnan(some)).sum(axis=-1) for some in (history, weekdays))
+    daily = (days >= 14) & (days == (history > 0).sum(axis=-1))
+    weekly = (weeks >= 4) & (weeks == (weekdays > 0).sum(axis=-1))
+    never: Bools = daily | weekly
+    return never
 
 
 def burst_spread(history: Floats) -> Floats:

@@ -64,6 +64,10 @@ class Finding:
     list_cost: float
     mispriced_calls: float
     by_price: bool
+    ceiling: float | None = None
+    """USD that a new agent may spend at once, where that and nothing else is what is told."""
+    lender: str | None = None
+    """Whom the expected value was borrowed from: ``project`` or ``fleet``; None for the agent's own past."""
     moved_from: float | None = None
     moved_to: float | None = None
     """The old and the new level where a lasting change of it, and nothing else, is what is told."""
@@ -127,6 +131,8 @@ def explain(finding: Finding, calls: Mapping[Kind, Call]) -> tuple[str, dict[str
         parts.append(
             f"{_money(finding.overcharge)} of it is above list price: the reported cost contradicts the list price"
         )
+    if finding.ceiling is not None:
+        parts.append(f"a new agent may spend {_money(finding.ceiling)} at once before it is told")
     if named is not None:
         parts.append(_call_clause(finding, named))
     context: dict[str, Any] = {
@@ -134,6 +140,8 @@ def explain(finding: Finding, calls: Mapping[Kind, Call]) -> tuple[str, dict[str
         "errors": round(finding.errors),
         "history_points": finding.points,
     }
+    if finding.lender is not None:
+        context["borrowed_from"] = finding.lender
     if finding.mispriced_calls:
         context["mispriced_calls"] = round(finding.mispriced_calls)
         context["overcharge_usd"] = round(finding.overcharge, 9)
@@ -217,7 +225,17 @@ def _usual(finding: Finding) -> str:
         return "with too little history to say what is usual"
     falling = finding.deviation < 0
     edge = finding.lower if falling else finding.upper
+    if finding.lender is not None:
+        others = f"the agents of its {finding.lender}" if finding.lender == "project" else "all agents"
+        return (
+            f"where {_amount(finding.metric, finding.expected)} would be usual and more than "
+            f"{_amount(finding.metric, finding.upper or 0.0)} rare, going by {others}, as it is new "
+            f"({_sigmas(finding.deviation)})"
+        )
     at_this = " at this hour" if finding.grain == "hour" else ""
+    if falling and not finding.observed and not edge:
+        usual, days = _amount(finding.metric, finding.expected), _count(finding.points, "day")
+        return f"where {usual} is usual{at_this} and to make none is rare (from {days} of history)"
     return (
         f"where {_amount(finding.metric, finding.expected)} is usual{at_this} "
         f"and {'less' if falling else 'more'} than {_amount(finding.metric, edge or 0.0)} rare "

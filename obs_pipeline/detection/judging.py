@@ -5,7 +5,7 @@ Holds how panel, metric rules and detectors fit together, in chunks that bound m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +14,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from obs_pipeline.detection import metrics
+from obs_pipeline.detection.borrowing import borrow
 from obs_pipeline.detection.config import AnomalyDetectionConfig, Grain, Metric
-from obs_pipeline.detection.detectors import DETECTORS, LARGEST_DEVIATION, Detector, active_share, burst_spread
+from obs_pipeline.detection.detectors import (
+    DETECTORS,
+    LARGEST_DEVIATION,
+    Detector,
+    active_share,
+    burst_spread,
+    never_idle,
+)
 from obs_pipeline.detection.known import Planned
 from obs_pipeline.detection.level_shift import Shift, find_shift, forgotten
 from obs_pipeline.detection.panel import Panel, Windows
@@ -34,6 +42,9 @@ burst (``(3 * 1.2) ** 2`` on the root scale)."""
 RHYTHM_HOURS: Final = 168
 """Hours with usage in the look-back from which on an agent has a course that the usage model can learn."""
 
+LENDERS: Final[Mapping[str, tuple[str, ...]]] = {"project": ("org", "project"), "fleet": ()}
+"""Whom a new agent borrows from, in this order, and the levels at which these are alike."""
+
 _CHUNK_VALUES: Final = 250_000
 """Look-back values looked at in one go: enough for numpy, little for memory."""
 
@@ -42,12 +53,14 @@ _CHUNK_VALUES: Final = 250_000
 class Judged:
     """Arrays of (series, point, tested day): observed, expected and band in the metric's own unit.
 
-    ``deviation`` is in sigmas, ``points`` the known values of the look-back, ``exposure`` the calls behind the
-    observed value; ``drops`` says where the series is active so regularly that a drop would be unusual. Observed is
-    NaN where unknown; expected, band and deviation are NaN there and while learning. ``confidence`` is None for
-    detectors that have none of their own. ``due`` is what the excess is counted from: the expected value, or the
+    ``deviation`` is in sigmas, ``points`` the known values of the look-back, ``exposure`` the calls behind the observed
+    value; ``drops`` says where the series is active so regularly that a drop would be unusual, ``never_idle`` where
+    nothing at all would be. Observed is NaN where unknown; expected, band and deviation are NaN there and while learning.
+    ``confidence`` is None for detectors that have none of their own. ``due`` is what the excess is counted from: the
+    expected value, or the
     nearest that a planned event allows. ``shift``, of days alone, is the lasting change of level that was learned.
     ``by_windows`` says which values a model left to z-scores of windows; None where there is no model.
+    ``borrowed`` is a place in :data:`LENDERS` where a new agent is compared with others, −1 elsewhere; None for nowhere.
     """
 
     observed: Floats
@@ -58,10 +71,12 @@ class Judged:
     deviation: Floats
     points: Ints
     drops: Bools
+    never_idle: Bools
     exposure: Floats
     shift: Shift | None = None
     confidence: Floats | None = None
     by_windows: Bools | None = None
+    borrowed: Ints | None = None
 
 
 def judge(
@@ -78,8 +93,10 @@ def judge(
     model says of the metric, from :func:`by_model`.
     """
     if verdict is not None:
-        return _judge_by_model(panel, metric, config, planned, verdict)
-    return _judge_windows(panel, metric, grain, config, DETECTORS[config.method.of(grain)], planned)
+        judged = _judge_by_model(panel, metric, config, planned, verdict)
+    else:
+        judged = _judge_windows(panel, metric, grain, config, DETECTORS[config.method.of(grain)], planned)
+    return _with_borrowed(judged, panel, metric, grain, config)
 
 
 def by_model(panel: Panel, grain: Grain, config: AnomalyDetectionConfig) -> Mapping[Metric, HourVerdict]:
@@ -119,8 +136,7 @@ def _has_rhythm(panel: Panel, lookback: int) -> Bools:
     count, points, days = panel.shape
     owner_day = panel.cells // (points * days) * days + panel.cells % days
     hours = np.bincount(owner_day, minlength=count * days).reshape(count, days)
-    running = np.concatenate([np.zeros((count, 1), np.int64), np.cumsum(hours, axis=1)], axis=1)
-    seen: Bools = running[:, lookback:-1] - running[:, : -lookback - 1] >= RHYTHM_HOURS
+    seen: Bools = _of_lookback(hours, lookback) >= RHYTHM_HOURS
     return seen
 
 
@@ -158,6 +174,95 @@ def _part(panel: Panel, chosen: Ints) -> Panel:
     )
 
 
+def days_used(panel: Panel, lookback: int) -> Ints:
+    """(series, tested day): on how many days of the look-back the agent was used."""
+    count, points, days = panel.shape
+    used = np.zeros((count, days), dtype=np.int64)
+    used[panel.cells // (points * days), panel.cells % days] = 1
+    days_of: Ints = _of_lookback(used, lookback)
+    return days_of
+
+
+def calls_before(panel: Panel, lookback: int) -> tuple[Floats, Floats]:
+    """(series, point, tested day): mean and smallest number of calls at this time of those days of the look-back that had any."""
+    calls = np.nan_to_num(panel.spread(panel.sums["calls"]))
+    mean: Floats = _of_lookback(calls, lookback) / np.maximum(_of_lookback(calls > 0, lookback), 1)
+    windows = np.lib.stride_tricks.sliding_window_view(np.where(calls > 0, calls, np.inf), lookback + 1, axis=-1)
+    smallest: Floats = np.min(windows[..., :-1], axis=-1)
+    return mean, np.where(np.isinf(smallest), 0.0, smallest)
+
+
+def largest_before(panel: Panel, name: str, lookback: int) -> Floats:
+    """(series, tested day): the largest sum of any day or hour of the look-back; zero without any."""
+    highest = np.max(np.nan_to_num(panel.spread(panel.sums[name])), axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(highest, lookback + 1, axis=-1)
+    largest: Floats = np.max(windows[..., :-1], axis=-1)
+    return largest
+
+
+def _with_borrowed(
+    judged: Judged, panel: Panel, metric: Metric, grain: Grain, config: AnomalyDetectionConfig
+) -> Judged:
+    """The verdicts with what new agents borrow: of their project, or else of all agents."""
+    rule, lookback = metrics.RULES[metric], config.lookback_days
+    new = days_used(panel, lookback) < config.minimum_data_points
+    wanted = np.isnan(judged.expected) & ~np.isnan(judged.observed) & new[:, None, :]
+    if not wanted.any():
+        return judged
+    forward, back, width = rule.scale.forward, rule.scale.back, config.thresholds.info
+    with np.errstate(divide="ignore", invalid="ignore"):
+        level = forward(judged.expected)
+        spread = (forward(judged.upper) - level) / width
+        grid = forward(panel.spread(metrics.cell_values(panel, metric, config)))
+        level = np.where(np.isfinite(level) & np.isfinite(spread), level, np.nan)
+    known = ~np.isnan(grid)
+    n = _of_lookback(known.astype(np.float64), lookback)
+    own = _of_lookback(np.where(known, grid, 0.0), lookback) / np.maximum(n, 1)
+    expected, scatter, lender = (
+        np.full(judged.observed.shape, np.nan),
+        np.full(judged.observed.shape, np.nan),
+        np.full(judged.observed.shape, -1),
+    )
+    for place, levels in enumerate(LENDERS.values()):
+        found = borrow(_groups(panel, levels), level, spread, own, n)
+        here = wanted & np.isnan(expected) & ~np.isnan(found.expected)
+        expected, scatter = np.where(here, found.expected, expected), np.where(here, found.spread, scatter)
+        lender = np.where(here, place, lender)
+    scatter = np.maximum(scatter, metrics.noise(metric, grain, judged.exposure, config))
+    lent = lender >= 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviation = np.clip((forward(judged.observed) - expected) / scatter, -LARGEST_DEVIATION, LARGEST_DEVIATION)
+    usual = np.where(lent, back(expected), judged.expected)
+    return replace(
+        judged,
+        expected=usual,
+        due=np.where(lent, usual, judged.due),
+        lower=np.where(lent, np.maximum(back(expected - width * scatter), 0.0), judged.lower),
+        upper=np.where(lent, np.minimum(back(expected + width * scatter), rule.largest), judged.upper),
+        deviation=np.where(lent, deviation, judged.deviation),
+        drops=judged.drops & ~lent,
+        confidence=None if judged.confidence is None else np.where(lent, np.nan, judged.confidence),
+        borrowed=lender,
+    )
+
+
+def _of_lookback(values: Any, lookback: int) -> Any:
+    """Sums over the look-back of each tested day, along the last axis.
+
+    Each is added up by itself: a difference of running sums would depend on where these begin.
+    """
+    return np.lib.stride_tricks.sliding_window_view(values, lookback + 1, axis=-1)[..., :-1].sum(axis=-1)
+
+
+def _groups(panel: Panel, levels: Sequence[str]) -> Ints:
+    """The number of the group of each series: of those that are alike at these levels."""
+    if not levels:
+        return np.zeros(panel.shape[0], dtype=np.int64)
+    names = [tuple(one.values()) for one in panel.series.select(list(levels)).to_pylist()]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], dtype=np.int64)
+
+
 def _looked_up(panel: Panel, metric: Metric, config: AnomalyDetectionConfig) -> Judged:
     """What needs no detector: the values, how much is known of their past, and whether a drop would be unusual."""
     rule, lookback = metrics.RULES[metric], config.lookback_days
@@ -165,11 +270,12 @@ def _looked_up(panel: Panel, metric: Metric, config: AnomalyDetectionConfig) -> 
     parts: list[tuple[Any, ...]] = []
     for series in _chunks(panel, lookback):
         history, observed = panel.windows(grid, lookback, series, idle_is_zero=rule.idles)
-        regular = np.zeros(observed.shape, dtype=bool)
+        regular = never = np.zeros(observed.shape, dtype=bool)
         if rule.idles:
             regular = np.nan_to_num(active_share(history)) >= config.regular_share
-        parts.append((observed, (~np.isnan(history)).sum(axis=-1), regular))
-    observed, points, drops = map(np.concatenate, zip(*parts, strict=True))
+            never = never_idle(history)
+        parts.append((observed, (~np.isnan(history)).sum(axis=-1), regular, never))
+    observed, points, drops, never_idles = map(np.concatenate, zip(*parts, strict=True))
     nothing = np.full(observed.shape, np.nan)
     return Judged(
         observed=observed,
@@ -180,6 +286,7 @@ def _looked_up(panel: Panel, metric: Metric, config: AnomalyDetectionConfig) -> 
         deviation=nothing,
         points=points,
         drops=drops,
+        never_idle=never_idles,
         exposure=panel.spread(panel.sums[rule.exposure])[..., lookback:],
     )
 
@@ -200,6 +307,7 @@ def _judge_windows(
     for series in _chunks(panel, lookback):
         windows = panel.windows(grid, lookback, series, idle_is_zero=rule.idles)
         bursts, drops = _bursts(windows, config.regular_share) if rule.idles else _no_bursts(windows)
+        never = never_idle(windows.history) if rule.idles else drops
         floor = np.maximum(least[series], bursts)
         history, shift = _settled(windows.history, floor, rule, grain, config, detector)
         baseline = detector(
@@ -210,8 +318,8 @@ def _judge_windows(
             relative=rule.relative_spread,
             width=config.thresholds.info,
         )
-        parts.append((windows.observed, *baseline, drops, *shift))
-    observed, expected, spread, lower, upper, deviation, points, drops, *moved = map(
+        parts.append((windows.observed, *baseline, drops, never, *shift))
+    observed, expected, spread, lower, upper, deviation, points, drops, never_idles, *moved = map(
         np.concatenate, zip(*parts, strict=True)
     )
     unknown = np.isnan(observed)
@@ -226,6 +334,7 @@ def _judge_windows(
         deviation=deviation,
         points=points,
         drops=drops,
+        never_idle=never_idles,
         exposure=exposure,
         shift=_in_unit(Shift(*moved), back) if moved else None,
     )

@@ -23,10 +23,11 @@ Severity = Literal["info", "warning", "critical"]
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 """From mild to grave; a severity's rank is its position here plus one, zero meaning none."""
 
-State = Literal["learning", "ok"]
-Rule = HourMethod | Literal["list_price", "level_shift"]
-"""What raised an anomaly: a detector, the contradiction between reported cost and list price, or a lasting change of
-level that was learned on this day."""
+State = Literal["learning", "ok", "borrowed"]
+STATES: Final[tuple[State, ...]] = get_args(State)
+Rule = HourMethod | Literal["list_price", "level_shift", "new_agent_ceiling"]
+"""What raised an anomaly: a detector, the contradiction between reported cost and list price, a lasting change of
+level that was learned on this day, or a new agent's spend above the ceiling."""
 
 TIME: Final = pa.timestamp("us")
 
@@ -48,7 +49,8 @@ BASELINE_SCHEMA: Final = pa.schema(
         pa.field("state", pa.string(), nullable=False),
     ]
 )
-"""One row per series, grain and time whose value is known. Expected, band and deviation are null while learning."""
+"""One row per series, grain and time whose value is known. Expected, band and deviation are null while
+learning; those of a new agent may be borrowed from others."""
 
 ANOMALY_SCHEMA: Final = pa.schema(
     [

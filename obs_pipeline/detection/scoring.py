@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from obs_pipeline.detection.config import Grain, PriceContradiction, Thresholds
+from obs_pipeline.detection.config import Grain, NewAgentCeiling, PriceContradiction, Thresholds
 
 Floats = npt.NDArray[np.float64]
 Ranks = npt.NDArray[np.int8]
@@ -22,6 +22,9 @@ SCORE_BANDS: Final = (0.0, 20.0, 50.0, 80.0, 100.0)
 """Scores of no anomaly, info, warning and critical lie between neighbouring marks, so a graver anomaly ranks first."""
 
 LARGEST_CONFIDENCE: Final = 0.95
+
+CEILING_CONFIDENCE: Final = 0.5
+"""Of a new agent that spends more than its ceiling nothing is known that would tell a fault from a plan."""
 
 INCIDENT_RATE: Final[dict[Grain, float]] = {"day": 3e-3, "hour": 4e-4}
 """Assumed share of values of one series that belong to a real incident: about one incident a year and series."""
@@ -43,8 +46,8 @@ def severity_ranks(deviation: Floats, stake: Floats, thresholds: Thresholds) -> 
     return np.where(stake >= 1, ranks, 0).astype(np.int8)
 
 
-def price_ranks(overcharge: Floats, marks: PriceContradiction) -> Ranks:
-    """0, 2 (warning) or 3 (critical) by the USD reported above list price; history plays no part."""
+def price_ranks(overcharge: Floats, marks: PriceContradiction | NewAgentCeiling) -> Ranks:
+    """0, 2 (warning) or 3 (critical) by USD alone: those above list price, or those of a new agent."""
     warning, critical = overcharge >= marks.warning, overcharge >= marks.critical
     return np.where(critical, 3, np.where(warning, 2, 0)).astype(np.int8)
 

@@ -61,6 +61,7 @@ def test_a_setting_replaces_its_default_and_only_that(file):
         ("lookback_days: soon", "lookback_days: Input should be a valid integer"),
         ("minimum_data_points: 40", "minimum_data_points (40) can never be reached within lookback_days (28)"),
         ("price_contradiction: {warning: 20}", "price_contradiction: warning must not be above critical"),
+        ("new_agent_ceiling: {warning: 2000}", "new_agent_ceiling: warning must not be above critical"),
         ("- cost\n- tokens", "must be a mapping"),
         ("enabled: true\nmetrics: [cost", "line 2: not valid YAML"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from obs_pipeline.detection.config import (
     GrainFloors,
     Materiality,
     MinimumCalls,
+    NewAgentCeiling,
 )
 from obs_pipeline.detection.detect import Detection, detect_anomalies
 from obs_pipeline.detection.models import ANOMALY_SCHEMA, BASELINE_SCHEMA, anomalies_from_table
@@ -201,11 +203,80 @@ def test_an_ordinary_month_raises_nothing():
 
 
 def test_fewer_points_than_the_minimum_is_learning_without_alarm():
-    rows = [*steady(range(6)), row(at(6), cost=900)]
+    rows = [*steady(range(6), cost=1), row(at(6), cost=90)]
     baselines = detect(rows, 0, 6, REAL).baselines
     assert set(baselines["state"].to_pylist()) == {"learning"}
     assert baselines["expected"].null_count == baselines.num_rows
     assert detect(rows, 0, 6, REAL).anomalies.num_rows == 0
+
+
+def fleet(days: int, agents: int = 8) -> list[dict]:
+    """Agents of one project that spend some $5 to $8.50 an hour; the last one is new on the last day."""
+    return [
+        {**one, "agent": f"a{number}", "cost": (one["cost"] * (10 + number) / 20).quantize(Decimal("0.001"))}
+        for number in range(agents)
+        for one in steady(range(days - 1 if number == agents - 1 else 0, days))
+    ]
+
+
+@pytest.mark.parametrize("grain", ["day", "hour"])
+def test_a_new_agent_is_compared_with_those_of_its_project_and_never_critical_by_that(grain):
+    rows = fleet(30)
+    quiet = detect(rows, 29, config=REAL)
+    assert found(quiet) == []
+    of_new = quiet.baselines.filter(pc.equal(quiet.baselines["agent"], "a7"))
+    assert set(of_new.filter(pc.equal(of_new["grain"], grain))["state"].to_pylist()) == {"borrowed"}
+    heavy = [{**one, "cost": one["cost"] * 400, "input_tokens": 10**9} if one["agent"] == "a7" else one for one in rows]
+    config = REAL.model_copy(update={"new_agent_ceiling": NewAgentCeiling(warning=1e6, critical=1e9)})
+    told = [one for one in found(detect(heavy, 29, config=config), grain=grain) if "echo_of" not in one.context]
+    assert {(one.agent, one.severity, one.context["borrowed_from"]) for one in told} == {("a7", "warning", "project")}
+    assert all("going by the agents of its project, as it is new" in one.reason for one in told)
+    assert all(0 < one.confidence < 1 for one in told)
+
+
+def test_with_too_few_agents_around_it_a_new_agent_learns():
+    rows = fleet(30, agents=5)
+    baselines = detect(rows, 29, config=REAL).baselines
+    assert set(baselines.filter(pc.equal(baselines["agent"], "a4"))["state"].to_pylist()) == {"learning"}
+
+
+@pytest.mark.parametrize(("cost", "severity"), [(99, None), (150, "warning"), (1500, "critical")])
+def test_a_first_ever_heavy_spender_is_told_by_an_absolute_ceiling_the_first_time(cost, severity):
+    rows = [row(at(day), cost=cost) for day in (3, 4, 5)]
+    told = found(detect(rows, 0, 5, REAL), metric="cost")
+    assert {(one.dt, one.severity, one.method) for one in told} == (
+        {(at(3).date(), severity, "new_agent_ceiling")} if severity else set()
+    )
+    assert {one.grain for one in told} == ({"day", "hour"} if severity else set())
+    assert all("a new agent may spend $100.00 at once before it is told" in one.reason for one in told)
+
+
+@pytest.mark.parametrize("method", ["zscore", "usage_model"])
+@pytest.mark.parametrize(("hours", "told"), [(2, False), (3, True), (24, True)])
+def test_an_agent_that_never_rests_and_falls_silent_is_told_however_little_it_costs(hours, told, method):
+    alive = [row(at(day, hour), agent="z") for day in range(30) for hour in range(24)]
+    silent = {at(29, hour) for hour in range(hours)}
+    rows = [
+        {**one, "cost": Decimal("0.001"), "input_tokens": 10} for one in steady(range(30)) if one["hour"] not in silent
+    ]
+    config = AnomalyDetectionConfig.model_validate({"method": {"hour": method}})
+    drops = found(detect(alive + rows, 29, config=config), agent="a")
+    grains = {("hour", "warning", 0.0)} | ({("day", "warning", 0.0)} if hours == 24 else set())
+    assert {(one.grain, one.severity, one.observed) for one in drops} == (grains if told else set())
+    assert all((one.deviation or 0) < 0 and "made no calls" in one.reason for one in drops)
+
+
+@pytest.mark.parametrize(
+    ("now", "grains"), [(at(29, 12), {"hour"}), (at(30, 0), {"day", "hour"}), (None, {"day", "hour"})]
+)
+def test_what_is_not_over_is_no_drop(now, grains):
+    alive = [row(at(day, hour), agent="z") for day in range(30) for hour in range(24)]
+    rows = [one for one in steady(range(30)) if one["hour"] < at(29, 0)]
+    hours = hourly(alive + rows)
+    day = at(29).date()
+    drops = anomalies_from_table(detect_anomalies(hours, daily(hours), (day, day), REAL, now=now).anomalies)
+    assert {one.grain for one in drops} == grains
+    assert now is None or all(one.timestamp < now for one in drops)
 
 
 @pytest.mark.parametrize(

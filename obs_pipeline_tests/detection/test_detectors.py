@@ -16,6 +16,7 @@ from obs_pipeline.detection.detectors import (
     active_share,
     burst_spread,
     iqr,
+    never_idle,
     trailing,
     zscore,
 )
@@ -181,3 +182,32 @@ def test_the_active_share_counts_known_values_only():
 def test_bursts_are_measured_without_idle_times_and_without_their_single_largest():
     assert burst_spread(np.array([[0.0, 0.0, 3.0, 3.0, 900.0]])) == pytest.approx([3.0])
     assert burst_spread(np.array([[0.0, 900.0], [np.nan, np.nan]])).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("history", "never"),
+    [
+        ([1.0] * 28, True),
+        ([1.0] * 14, True),
+        ([1.0] * 13, False),
+        ([1.0] * 27 + [0.0], True),
+        ([1.0] * 21 + [0.0] + [1.0] * 6, False),
+        ([np.nan] * 14 + [1.0] * 14, True),
+        ([1, 0, 0, 0, 0, 0, 0] * 4, True),
+        ([1, 0, 0, 0, 0, 0, 0] * 3, False),
+        ([0.0] * 28, False),
+    ],
+    ids=[
+        "daily",
+        "two weeks",
+        "too short",
+        "once otherwise",
+        "a weekday off",
+        "young",
+        "weekly",
+        "three weeks",
+        "idle",
+    ],
+)
+def test_an_agent_never_rests_if_it_was_active_daily_or_on_each_same_weekday(history, never):
+    assert never_idle(np.array(history, dtype=float)) == never

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from obs_pipeline.detection.config import AlarmBudget, AnomalyDetectionConfig, GrainMethods, MinimumCalls
+from obs_pipeline.detection.config import (
+    AlarmBudget,
+    AnomalyDetectionConfig,
+    GrainMethods,
+    MinimumCalls,
+    NewAgentCeiling,
+)
 from obs_pipeline.detection.detect import Detection, detect_anomalies
 from obs_pipeline.detection.usage_judging import marks, sigmas
 from obs_pipeline_tests.detection.series_rows import daily, hourly, row
@@ -103,7 +109,9 @@ def test_a_fleet_large_enough_is_calibrated_on_itself():
 
 
 def test_a_new_agent_learns_and_raises_no_alarm():
-    found = detect(usage(2, a0d1h13={"cost": 900}), 0, 1)
+    ceiling = NewAgentCeiling(warning=10_000, critical=10_000)
+    config = CONFIG.model_copy(update={"new_agent_ceiling": ceiling})
+    found = detect(usage(2, a0d1h13={"cost": 900}), 0, 1, config)
     assert of_hours(found) == []
 
 
