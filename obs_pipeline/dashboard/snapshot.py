@@ -85,6 +85,7 @@ BAND_DAYS: Final = 46
 
 
 _REMARKS: Final = re.compile(r"\A(?:\s*--[^\n]*\n)*\s*")
+_WORD: Final = re.compile(r"\w+")
 
 
 class NotReady(ObsError):
@@ -124,9 +125,8 @@ class Reader:
         self._cursor = cursor
         self.pinned = pinned
         self._own = _own_rows(principal)
-        self._shown: dict[str, str] = {}
-        for name in _COPIES:
-            cursor.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM memory.main."{name}" WHERE {self._own}')
+        # Not views: they would have to be made for each answer, and those over files be bound when made and when asked.
+        self._shown = {name: f'"{name}" AS (SELECT * FROM memory.main."{name}" WHERE {self._own})' for name in _COPIES}
 
     def show(self, table: LakeTable, days: DayRange, *, name: str | None = None) -> None:
         """Let queries name the caller's rows of some days of a table, read from the files."""
@@ -157,19 +157,25 @@ class Reader:
 
     def parts(self, query: str, values: Mapping[str, Any], rows: int) -> Iterator[pa.RecordBatch]:
         """The rows of a query, so many at a time. Nothing else can be asked until the last was taken."""
-        yield from self._cursor.sql(query, params=dict(values)).to_arrow_reader(rows)
+        yield from self._cursor.sql(self._whole(query), params=dict(values)).to_arrow_reader(rows)
 
     def rows(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Every row of a query, by column."""
-        # Not a view: it would be bound when it is made and again when it is asked, and binding looks into every file.
-        if shown := [scan for name, scan in self._shown.items() if name in query]:
-            bare = _REMARKS.sub("", query)
-            own = f", {bare.removeprefix('WITH ')}" if bare.startswith("WITH ") else f" {bare}"
-            query = f"WITH {', '.join(shown)}{own}"
         # Not as Arrow, for which the query would be bound twice.
-        found = self._cursor.execute(query, dict(values or {}))
+        found = self._cursor.execute(self._whole(query), dict(values or {}))
         names = [name for name, *_ in found.description or ()]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def _whole(self, query: str) -> str:
+        """A query with what it names before it."""
+        named = set(_WORD.findall(query))
+        for name in named & self._shown.keys():
+            named |= set(_WORD.findall(self._shown[name]))
+        shown = ", ".join(rows for name, rows in self._shown.items() if name in named)
+        bare = _REMARKS.sub("", query)
+        if not shown:
+            return bare
+        return f"WITH {shown}, {bare.removeprefix('WITH ')}" if bare.startswith("WITH ") else f"WITH {shown} {bare}"
 
 
 class Snapshot:
@@ -243,9 +249,8 @@ class Snapshot:
             pinned = self._pinned
             cursor = self._connection.cursor()
             cursor.execute("BEGIN TRANSACTION")
-            # The transaction's view of the tables begins with the first look at them, not with BEGIN.
-            for name in _COPIES:
-                cursor.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchall()
+            # The transaction's view of all tables begins with the first look at one, not with BEGIN.
+            cursor.execute("SELECT 1 FROM spend_day LIMIT 1").fetchall()
         try:
             yield Reader(cursor, pinned, principal)
         except duckdb.IOException as error:
