@@ -428,7 +428,10 @@ def why_notified(asking: Asking, asked: q.WhyAsked) -> q.Why:
         for trace in every[-_newest(every) :]
     ]
     told = asking.told(asking.window("month", None), *_of_place(found))
-    return q.Why(**told, total=len(every), incident=incident_shown(found), decisions=decisions)
+    tasks = [
+        q.TaskShown(tracker=one.tracker, id=one.task_id, url=one.url, state=one.state) for one in store.tasks(found.id)
+    ]
+    return q.Why(**told, total=len(every), incident=incident_shown(found), tasks=tasks, decisions=decisions)
 
 
 def _newest(traces: Sequence[TraceRow]) -> int:

@@ -424,11 +424,21 @@ class Decision(Shown):
     detail: dict[str, Any]
 
 
+class TaskShown(Shown):
+    """A task that was made of an incident. ``id`` is its name in the tracker, ``state`` open or closed."""
+
+    tracker: str
+    id: str
+    url: str | None
+    state: str
+
+
 class Why(Answer):
     """The newest of its decisions, of ``total``."""
 
     total: int
     incident: IncidentShown
+    tasks: list[TaskShown]
     decisions: list[Decision]
 
 

@@ -34,7 +34,7 @@ from obs_pipeline.detection.tables import ANOMALIES, BASELINES
 from obs_pipeline.policy.tables import BUDGET_STATUS
 from obs_pipeline.storage.access_store import AccessStore
 from obs_pipeline.storage.alert_store import AlertStore
-from obs_pipeline.storage.alert_tables import TraceRow
+from obs_pipeline.storage.alert_tables import TaskRow, TraceRow
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline_tests.alerting.cases import incident
@@ -120,6 +120,10 @@ class MadeFleet:
         self.open_incidents()
         with AlertStore(self.ledger).deciding(LAST_NIGHT) as deciding:
             deciding.add_traces([TraceRow("inc-open", "default", "sent", LAST_NIGHT, '{"reason": "it is new"}')])
+        for tracker, url in (("github", "https://tasks.example/7"), ("odd", "javascript:alert(1)")):
+            written = ("triage is odd", "", "high", "", "[]")
+            task = TaskRow("inc-open", tracker, "7", url, "open", *written, LAST_NIGHT, LAST_NIGHT)
+            AlertStore(self.ledger).keep_task(task)
 
     def open_incidents(self) -> None:
         """As they were before anybody looked."""

@@ -305,6 +305,9 @@ def test_an_acknowledged_incident_is_shown_as_such_and_stays_so(open_page: Open)
     expect(listed).to_contain_text("taken on by Edith")
     listed.get_by_role("button", name="Why was I told? triage").click()
     expect(listed).to_contain_text("it is new")
+    expect(listed.get_by_role("link")).to_have_count(1)
+    expect(listed.get_by_role("link", name="github 7")).to_have_attribute("href", "https://tasks.example/7")
+    expect(listed.get_by_role("list", name="Tasks")).to_contain_text("odd 7")
 
 
 def test_an_anomaly_opens_with_its_likely_cause_and_parts_and_by_a_link(open_page: Open):

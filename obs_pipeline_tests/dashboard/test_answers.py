@@ -27,7 +27,7 @@ from obs_pipeline.detection.explanations import Explanation, explain_anomalies
 from obs_pipeline.detection.models import Anomaly
 from obs_pipeline.storage import engine
 from obs_pipeline.storage.alert_store import AlertStore
-from obs_pipeline.storage.alert_tables import TraceRow
+from obs_pipeline.storage.alert_tables import TaskRow, TraceRow
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline_tests.alerting.cases import HOUR, NOON, incident
@@ -330,6 +330,18 @@ def test_of_many_decisions_the_newest_are_told_and_all_are_counted(served: Serve
     with AlertStore(ledger).deciding(NOW) as deciding:
         deciding.add_traces([TraceRow("i", "default", "huge", NOW, json.dumps({"why": "x" * 90_000}))])
     assert told() == (11, ["huge"])
+
+
+def test_the_tasks_of_an_incident_are_told_with_where_they_are(served: Served, tmp_path: Path):
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with AlertStore(ledger).deciding(NOW) as deciding:
+        deciding.keep_incidents(incident_row(incident(name, org="acme")) for name in ("i", "other"))
+    for name, number in (("i", "7"), ("other", "8")):
+        url, written = f"https://tasks.example/{number}", ("odd", "", "high", "", "[]")
+        AlertStore(ledger).keep_task(TaskRow(name, "github", number, url, "open", *written, NOW, NOW))
+    service, why = Service(Snapshot(served.lake), ledger, lateness=LATENESS), QUESTIONS["why_notified"]
+    (told,) = service.answer(why, put(why, {"incidentId": "i"}), ACME).tasks
+    assert (told.tracker, told.id, told.url, told.state) == ("github", "7", "https://tasks.example/7", "open")
 
 
 def test_coverage_of_an_explanation_is_of_the_anomaly_s_own_organisation(tmp_path: Path):

@@ -50,6 +50,7 @@ export function App({ widget }: { widget: Widget }): ReactNode {
       why: may("why_notified"),
       saveViews: may("save_view"),
       label: may("label_anomaly"),
+      links: session?.links ?? false,
       acknowledge: may("acknowledge_incident"),
     };
   }, [session]);

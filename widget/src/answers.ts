@@ -229,8 +229,17 @@ export interface Decision {
   detail: Record<string, unknown>;
 }
 
+export interface Task {
+  tracker: string;
+  id: string;
+  url: string | null;
+  state: string;
+}
+
 export interface Why extends Answer {
   incident: IncidentShown;
+  /** What was made of it in a task system. */
+  tasks?: Task[];
   decisions: Decision[];
 }
 

@@ -37,6 +37,8 @@ export interface Allowed {
   why: boolean;
   saveViews: boolean;
   label: boolean;
+  /** Whether a link leads out of here: not inside a chat's frame. */
+  links: boolean;
   acknowledge: boolean;
 }
 

@@ -2,7 +2,7 @@
 
 import { memo, useMemo, useState } from "react";
 
-import type { Answer as Days, Decision, Incidents as Answer, IncidentShown, Why } from "../answers";
+import type { Answer as Days, Decision, Incidents as Answer, IncidentShown, Task, Why } from "../answers";
 import { SEVERITIES } from "../charts/shapes";
 import type { Actions, Allowed, PanelProps } from "../contract";
 import { showing } from "../days";
@@ -161,7 +161,12 @@ const Row = memo(function Row({ one, open, why, failed, end, allowed, act }: {
       {open && (
         <div id={details} className="row-body">
           {why
-            ? <Decisions incident={one} decisions={why.decisions} />
+            ? (
+                <>
+                  {!!why.tasks?.length && <Tasks tasks={why.tasks} links={allowed.links} />}
+                  <Decisions incident={one} decisions={why.decisions} />
+                </>
+              )
             : failed
               ? <p className="failed" role="status">The decisions could not be loaded. {failed}</p>
               : <p className="muted waiting" role="status">Loading the decisions…</p>}
@@ -206,6 +211,26 @@ export function Acknowledge({ incident, place, acknowledge }: {
       {failed && <span className="inline-failed" role="alert">Not acknowledged: {failed}</span>}
     </>
   );
+}
+
+function Tasks({ tasks, links }: { tasks: readonly Task[]; links: boolean }) {
+  return (
+    <ul className="tasks" aria-label="Tasks">
+      {tasks.map((one) => (
+        <li key={`${one.tracker} ${one.id}`}>
+          {links && one.url !== null && isWeb(one.url)
+            ? <a className="link" href={one.url} target="_blank" rel="noopener noreferrer">{one.tracker} {one.id}</a>
+            : <span title={one.url ?? undefined}>{one.tracker} {one.id}</span>}
+          <span className="muted">{one.state}</span>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+/** Whether an address is one to go to; what a tracker said is not trusted to be. Pure. */
+export function isWeb(address: string): boolean {
+  return /^https?:\/\//i.test(address);
 }
 
 function Decisions({ incident, decisions }: { incident: IncidentShown; decisions: readonly Decision[] }) {

@@ -6,7 +6,7 @@ import { sum } from "../format";
 import { counts, gravestFirst, overLimit } from "./Attention";
 import { contributions } from "./Explanation";
 import { hints, perMillion } from "./hints";
-import { because, together, unfinishedFirst } from "./Incidents";
+import { because, isWeb, together, unfinishedFirst } from "./Incidents";
 import { pointReached, rowReached } from "./keys";
 import { openQuestions, projection } from "./period";
 import { byRisk } from "./risk";
@@ -245,6 +245,11 @@ test("open incidents are counted by severity where there are several, over all p
 test("bars are as long as the dearest row's, to the cent", () => {
   expect(dearest([{ cost: "9" }, { cost: "10.000000001" }, { cost: "-3" }])).toBe("10.000000001");
   expect(dearest([])).toBe("0.000000000");
+});
+
+test("only a web address of a task is a link", () => {
+  expect(["https://a.example/1", "HTTP://a"].every(isWeb)).toBe(true);
+  expect(["javascript:alert(1)", " https://a", "data:text/html,x", "//a", ""].some(isWeb)).toBe(false);
 });
 
 test("an open incident is listed however long it did not change, and none twice", () => {
