@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +25,8 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 GRAINS: tuple[Grain, ...] = get_args(Grain)
 CALIBRATED: frozenset[str] = frozenset({"usage_model"})
 """Methods whose marks are set by the false-alarm budget; those of the others are the thresholds."""
+DAYS_SINCE_MONDAY: Final = 6
+"""The most days of a week that can have passed before another day of it."""
 GRAIN_LENGTH: Mapping[str, timedelta] = {"day": timedelta(days=1), "hour": timedelta(hours=1)}
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -198,13 +200,20 @@ class AnomalyDetectionConfig(_Settings):
         """How many days a new level must last before it is the normal one; zero for never. It is learned from these."""
         return max(self.level_shift_days, self.minimum_data_points) if self.level_shift_days else 0
 
+    def lookback_of(self, grain: Grain) -> int:
+        """How many days before a tested day its baseline may learn from.
+
+        The usage model's begins :attr:`lookback_days` before the Monday of its week, so that all days of a week share one.
+        """
+        return self.lookback_days + (DAYS_SINCE_MONDAY if self.method.of(grain) == "usage_model" else 0)
+
     @property
     def history_days(self) -> int:
         """How many days before the first tested day the usage tables must hold.
 
-        The look-back window, and the day before it when the silence of a source is measured across midnight.
+        The longest look-back, and the day before it when the silence of a source is measured across midnight.
         """
-        return self.lookback_days + -(-self.source_silence_hours // 24)
+        return max(self.lookback_of(grain) for grain in GRAINS) + -(-self.source_silence_hours // 24)
 
 
 def load_detection_config(path: Path) -> AnomalyDetectionConfig:

@@ -65,6 +65,10 @@ class Detection:
     anomalies: pa.Table
 
 
+_Judgeable = tuple[Grain, Panel, Mapping[Metric, "HourVerdict"]]
+"""The usage of the look-back and the tested days, and what the usage model says of these, if it is the method."""
+
+
 @dataclass(frozen=True)
 class _Block:
     """One metric at one grain, judged. Arrays are (series, point, tested day).
@@ -147,12 +151,11 @@ def detect_anomalies(
     return Detection(_baselines(blocks), anomalies_to_table(gathered(ordered)))
 
 
-def _blocks(panels: Sequence[tuple[Grain, Panel]], config: AnomalyDetectionConfig, known: Known) -> list[_Block]:
+def _blocks(panels: Sequence[_Judgeable], config: AnomalyDetectionConfig, known: Known) -> list[_Block]:
     """Every metric of every panel, judged: some at once, as numpy lets other threads run while it computes."""
     wanted = [
         (panel, grain, metric, said.get(metric))
-        for grain, panel in panels
-        for said in (by_model(panel, grain, config),)
+        for grain, panel, said in panels
         for metric in METRICS
         if metric in config.metrics
     ]
@@ -180,23 +183,26 @@ def _panels(
     config: AnomalyDetectionConfig,
     known: Known,
     heard: pa.Table | None,
-) -> list[tuple[Grain, Panel]]:
+) -> list[_Judgeable]:
     first, last = days
     if not config.enabled or last < first:
         return []
-    start = first - timedelta(days=config.lookback_days)
-    panels: list[tuple[Grain, Panel]] = []
+    panels: list[_Judgeable] = []
     for grain in (grain for grain in GRAINS if grain in config.grains):
+        lookback = config.lookback_of(grain)
         panel = build_panel(
             tables.pop(grain),
             grain,
-            start,
+            first - timedelta(days=lookback),
             last,
             silence_hours=config.source_silence_hours,
             latency_calls=config.minimum_calls.latency,
             heard=heard,
         )
-        panels.append((grain, replace(panel, masked=not_learned(known, panel, grain))))
+        panel = replace(panel, masked=not_learned(known, panel, grain))
+        said = by_model(panel, grain, config, panel.days - lookback)
+        nearer, there = panel.between(lookback - config.lookback_days, panel.days - 1)
+        panels.append((grain, nearer, {metric: verdict.of(there) for metric, verdict in said.items()}))
     return panels
 
 

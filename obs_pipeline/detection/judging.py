@@ -99,14 +99,16 @@ def judge(
     return _with_borrowed(judged, panel, metric, grain, config)
 
 
-def by_model(panel: Panel, grain: Grain, config: AnomalyDetectionConfig) -> Mapping[Metric, HourVerdict]:
-    """What the usage model says of all metrics of a panel together; nothing where it is not the method."""
+def by_model(panel: Panel, grain: Grain, config: AnomalyDetectionConfig, tested: int) -> Mapping[Metric, HourVerdict]:
+    """What the usage model says of all metrics of the last ``tested`` days of a panel that holds
+    :meth:`~obs_pipeline.detection.config.AnomalyDetectionConfig.lookback_of` days before them; nothing where it is not
+    the method."""
     if config.method.of(grain) != "usage_model":
         return {}
     from obs_pipeline.detection.usage_judging import judge_hours
 
     budget, width = config.false_alarms_per_agent_week, config.thresholds.info
-    return judge_hours(panel, config.metrics, config.lookback_days, width, budget)
+    return judge_hours(panel, config.metrics, config.lookback_days, width, budget, tested)
 
 
 def _judge_by_model(

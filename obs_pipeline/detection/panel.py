@@ -16,7 +16,7 @@ window (look-back and tested day) everything is unknown: a new agent was not idl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final, NamedTuple
 
@@ -105,6 +105,54 @@ class Panel:
         if self.masked is not None:
             history = np.where(_sliding(self.masked[series], lookback)[..., :-1], np.nan, history)
         return Windows(history, windows[..., -1])
+
+    def between(self, first: int, last: int) -> tuple[Panel, Ints]:
+        """The panel of the days at these positions, both included, of the series with rows then; and where these were."""
+        of_day = self.cells % self.days
+        kept = (of_day >= first) & (of_day <= last)
+        owner, point = np.divmod(self.cells[kept] // self.days, self.points)
+        there = np.unique(owner)
+        days = last - first + 1
+        narrow = replace(
+            self,
+            series=self.series.take(pa.array(there)),
+            first_day=self.first_day + first,
+            days=days,
+            cells=(np.searchsorted(there, owner) * self.points + point) * days + of_day[kept] - first,
+            sums={name: values[kept] for name, values in self.sums.items()},
+            alive=self.alive[..., first : last + 1],
+            sources=self.sources[there],
+            seen=self.seen[there, :, first : last + 1],
+            masked=None if self.masked is None else self.masked[there, :, first : last + 1],
+        )
+        return narrow, there
+
+    def course(self, name: str, series: slice, *, tested: int, idle_is_zero: bool) -> Floats:
+        """A sum of some series from the first time to the last, (series, time), less what is not to be learned of all but
+        the last ``tested`` days. With ``idle_is_zero``, gaps are zero where the series was idle.
+
+        No value depends on later days: a source counts from the day on which it first sent rows of the series.
+        """
+        grid = self.spread(self.sums[name])[series]
+        if idle_is_zero:
+            grid = np.where(self._idle_so_far(series), 0.0, grid)
+        if self.masked is not None:
+            learned = self.days - tested
+            grid[..., :learned][self.masked[series, :, :learned]] = np.nan
+        course: Floats = _in_time(grid)
+        return course
+
+    def _idle_so_far(self, series: slice) -> Bools:
+        """Where there are no rows although the series existed and one of the sources it had by then was alive."""
+        present = self._present()[series]
+        in_time = np.logical_or.accumulate(_in_time(present), axis=1)
+        started = in_time.reshape(len(present), self.days, self.points).transpose(0, 2, 1)
+        alive = np.zeros(present.shape, dtype=bool)
+        for rank in range(self.sources.shape[1]):
+            sent = np.logical_or.accumulate(self.seen[series, rank], axis=1)
+            alive |= sent[:, None, :] & self.alive[self.sources[series, rank]]
+        idle: Bools = started & alive & ~present
+        return idle
 
     def _present(self) -> Bools:
         grid = np.zeros(self.shape, dtype=bool)
@@ -276,10 +324,15 @@ def _floats(column: Any) -> Floats:
 
 def _next_row(present: Bools) -> Ints:
     """(series, time): the first time from here on at which the series has a row."""
-    count, points, days = present.shape
-    by_time = present.transpose(0, 2, 1).reshape(count, days * points)
+    by_time = _in_time(present)
     times = np.where(by_time, np.arange(by_time.shape[1]), _NEVER)
     return np.minimum.accumulate(times[:, ::-1], axis=1)[:, ::-1]
+
+
+def _in_time(grid: Any) -> Any:
+    """(series, point, day) as (series, time)."""
+    series, points, days = grid.shape
+    return grid.transpose(0, 2, 1).reshape(series, days * points)
 
 
 def _any_before(seen: Bools, lookback: int) -> Bools:

@@ -3,22 +3,22 @@
 Holds the way between the panel's windows and the model's, and between surprises and sigmas. The model, its
 calibration, severities and wording are not here.
 
-Each tested day is judged by a model that has seen its look-back and nothing else, so a day alone and a day in a
-range come out the same. Fleets of :data:`~obs_pipeline.detection.calibration.SMALL_FLEET` agents and more are
-calibrated on their own look-back, smaller ones by the shipped tables.
+A day must come out the same alone and in a range, and a range must not cost a model for each of its days. So all days of
+a week, Monday to Sunday, are judged by one course of the model, which begins on the day that lies the look-back before
+that Monday and sees nothing later than each hour it judges. Fleets of
+:data:`~obs_pipeline.detection.calibration.SMALL_FLEET` agents and more are calibrated on what came before that Monday,
+smaller ones by the shipped tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from obs_pipeline.detection import calibration, usage_model
 from obs_pipeline.detection.config import AlarmBudget, Metric, Thresholds
@@ -38,11 +38,10 @@ SERIES_AT_ONCE: Final = 500
 TEACHERS: Final = 600
 """Series a fleet is calibrated on, some 30,000 half days: more tell nothing new."""
 
-_LATEST: Final = 24 + calibration.BLOCK  # an onset is told by the half day before it
 _AT_ONCE: Final = 2
 _LARGEST_SIGMAS: Final = 12.0  # what the largest surprise is reported as
 
-_MONDAY: Final = 3  # the weekday, counted from Monday, of the first of January 1970
+_WEEKDAY: Final = 3  # the weekday, counted from Monday, of the first of January 1970
 
 
 class HourVerdict(NamedTuple):
@@ -53,6 +52,10 @@ class HourVerdict(NamedTuple):
     upper: Floats
     deviation: Floats
     confidence: Floats
+
+    def of(self, series: Ints) -> HourVerdict:
+        """The verdicts on some series alone."""
+        return HourVerdict(*(array[series] for array in self))
 
 
 class Marks(NamedTuple):
@@ -82,21 +85,60 @@ def sigmas(surprises: Floats, reached: Marks) -> Floats:
 
 
 def judge_hours(
-    panel: Panel, metrics: Sequence[Metric], lookback: int, width: float, budget: AlarmBudget
+    panel: Panel, metrics: Sequence[Metric], lookback: int, width: float, budget: AlarmBudget, tested: int
 ) -> dict[Metric, HourVerdict]:
-    """Judge the hours of the days after the look-back, all metrics of an agent together. Errors are shares of calls.
+    """Judge the hours of the last ``tested`` days, all metrics of an agent together. Errors are shares of calls.
 
-    The metric that shows an hour best is given the joint surprise of them all, held against the whole budget; the others
-    keep their own, held against their share of it. ``width`` is the half-width of the band in spreads. Unknown hours are
-    NaN, and so are those of a metric that has been known for less than a day.
+    The panel begins early enough for the look-back of the Monday before the first of them, as
+    :attr:`~obs_pipeline.detection.config.AnomalyDetectionConfig.lookback_of` says. The metric that shows an hour best is
+    given the joint surprise of them all, held against the whole budget; the others keep their own, held against their
+    share of it. ``width`` is the half-width of the band in spreads. Unknown hours are NaN, and so are those of a metric
+    that has been known for less than a day.
     """
     judging = _Judging(tuple(metrics), width, marks(budget, 1), marks(budget, len(metrics)))
+    shape = (panel.shape[0], panel.points, tested)
+    found = [HourVerdict(*(np.full(shape, np.nan) for _ in HourVerdict._fields)) for _ in metrics]
+    before = panel.days - tested
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        days = [_judge_day(pool, panel, judging, lookback, day) for day in range(panel.days - lookback)]
-    return {
-        metric: HourVerdict(*(np.stack(arrays, axis=-1) for arrays in zip(*of_metric, strict=True)))
-        for metric, *of_metric in zip(metrics, *days, strict=True)
-    }
+        for week in _weeks(panel.first_day, before, panel.days):
+            start = week.monday - lookback
+            tails = _tails_of_week(pool, panel.between(start, week.monday - 1)[0], judging)
+            for days in _courses(panel.masked, week):
+                verdicts, there = _judge_days(pool, panel.between(start, days.stop - 1), judging, tails, len(days))
+                for whole, verdict in zip(found, verdicts, strict=True):
+                    for into, values in zip(whole, verdict, strict=True):
+                        into[there, :, days.start - before : days.stop - before] = values
+    return dict(zip(metrics, found, strict=True))
+
+
+class _Week(NamedTuple):
+    """Tested days of one week, as positions in a panel, and that of its Monday."""
+
+    monday: int
+    days: range
+
+
+def _weeks(first_day: int, first: int, end: int) -> list[_Week]:
+    """The weeks of the days from position ``first`` up to ``end`` of a panel that begins on ``first_day`` since 1970."""
+    weeks = []
+    while first < end:
+        monday = first - (first_day + first + _WEEKDAY) % 7
+        weeks.append(_Week(monday, range(first, min(monday + 7, end))))
+        first = monday + 7
+    return weeks
+
+
+def _courses(masked: Bools | None, week: _Week) -> list[range]:
+    """The days of a week, one range for each course of the model.
+
+    What is not to be learned of a day is judged even so: then the course ends with that day, and one that leaves it out
+    goes on for the others.
+    """
+    lasts = {week.days.stop - 1}
+    if masked is not None:
+        lasts |= {day for day in week.days if masked[:, :, day].any()}
+    ends = [day + 1 for day in sorted(lasts)]
+    return [range(a, b) for a, b in zip([week.days.start, *ends], ends, strict=False)]
 
 
 class _Judging(NamedTuple):
@@ -108,72 +150,47 @@ class _Judging(NamedTuple):
     of_metric: Marks
 
 
-def _judge_day(pool: Executor, panel: Panel, judging: _Judging, lookback: int, day: int) -> list[HourVerdict]:
-    near, present = _around(panel, lookback, day)
-    tails = list(pool.map(partial(_tails, near), judging.metrics))
-    found = [HourVerdict(*(np.full(panel.shape[:2], np.nan) for _ in HourVerdict._fields)) for _ in judging.metrics]
-    pieces = [slice(start, start + SERIES_AT_ONCE) for start in range(0, present.size, SERIES_AT_ONCE)]
-    for series, parts in zip(pieces, pool.map(partial(_judge_series, near, judging, tails), pieces), strict=True):
-        for whole, part in zip(found, parts, strict=True):
-            for into, values in zip(whole, part, strict=True):
-                into[present[series]] = values
-    return found
+def _judge_days(
+    pool: Executor, course: tuple[Panel, Ints], judging: _Judging, tails: Sequence[calibration.Tails], tested: int
+) -> tuple[list[HourVerdict], Ints]:
+    """The verdicts of each metric on the last ``tested`` days of a course, and on which series."""
+    panel, there = course
+    pieces = [slice(start, start + SERIES_AT_ONCE) for start in range(0, max(there.size, 1), SERIES_AT_ONCE)]
+    parts = list(pool.map(partial(_judge_series, panel, judging, tails, tested), pieces))
+    of_metrics = [[part[place] for part in parts] for place in range(len(judging.metrics))]
+    return [HourVerdict(*map(np.concatenate, zip(*some, strict=True))) for some in of_metrics], there
 
 
-def _around(panel: Panel, lookback: int, day: int) -> tuple[Panel, Ints]:
-    """The panel of one tested day and its look-back, of the series with usage then, and where these were."""
-    last = day + lookback
-    of_day = panel.cells % panel.days
-    kept = (of_day >= day) & (of_day <= last)
-    owner, point = np.divmod(panel.cells[kept] // panel.days, panel.points)
-    present = np.unique(owner)
-    narrow = replace(
-        panel,
-        series=panel.series.take(pa.array(present)),
-        first_day=panel.first_day + day,
-        days=lookback + 1,
-        cells=(np.searchsorted(present, owner) * panel.points + point) * (lookback + 1) + of_day[kept] - day,
-        sums={name: values[kept] for name, values in panel.sums.items()},
-        alive=panel.alive[..., day : last + 1],
-        sources=panel.sources[present],
-        seen=panel.seen[present, :, day : last + 1],
-        masked=None if panel.masked is None else panel.masked[present, :, day : last + 1],
-    )
-    return narrow, present
+def _tails_of_week(pool: Executor, before: Panel, judging: _Judging) -> list[calibration.Tails]:
+    """What is ordinary for each metric, by the look-back before the week."""
+    return list(pool.map(partial(_tails, before), judging.metrics))
 
 
-def _tails(panel: Panel, metric: Metric) -> calibration.Tails:
+def _tails(before: Panel, metric: Metric) -> calibration.Tails:
     shipped = calibration.shipped()[metric]
-    count = panel.shape[0]
+    count = before.shape[0]
     if count < calibration.SMALL_FLEET:
         return shipped
-    scored, _ = _scored(panel, metric, slice(0, None, max(1, -(-count // TEACHERS))))
-    return calibration.fit(_part(scored, slice(-24)), shipped) or shipped
+    teachers = slice(0, None, max(1, -(-count // TEACHERS)))
+    scored, _ = _scored(before, metric, teachers, tested=0)
+    return calibration.fit(scored, shipped) or shipped
 
 
 def _part(scored: usage_model.Scored, hours: slice) -> usage_model.Scored:
     return scored._replace(**{name: getattr(scored, name)[..., hours] for name in scored._fields if name != "state"})
 
 
-def _scored(panel: Panel, metric: Metric, series: slice) -> tuple[usage_model.Scored, Floats | None]:
+def _scored(panel: Panel, metric: Metric, series: slice, tested: int) -> tuple[usage_model.Scored, Floats | None]:
     kind = KINDS[metric]
-    values = _hours(panel, metric, series, idle_is_zero=kind == "amount")
+    values = panel.course(metric, series, tested=tested, idle_is_zero=kind == "amount")
     exposure = {"errors": "calls", "latency": "latency_calls"}.get(metric)
-    trials = None if exposure is None else _hours(panel, exposure, series, idle_is_zero=False)
-    first_hour = (panel.first_day + _MONDAY) % 7 * 24
+    trials = None if exposure is None else panel.course(exposure, series, tested=tested, idle_is_zero=False)
+    first_hour = (panel.first_day + _WEEKDAY) % 7 * 24
     return usage_model.score(kind, values, trials, first_hour=first_hour), trials
 
 
-def _hours(panel: Panel, name: str, series: slice, *, idle_is_zero: bool) -> Floats:
-    """Look-back and tested day of some series, (series, hours)."""
-    grid = panel.spread(panel.sums[name])
-    history, observed = panel.windows(grid, panel.days - 1, series, idle_is_zero=idle_is_zero)
-    whole = np.concatenate([history[:, :, 0], observed], axis=-1)
-    return whole.transpose(0, 2, 1).reshape(len(whole), -1)
-
-
 class _Seen(NamedTuple):
-    """One metric of some series over the tested day and the half day before it."""
+    """One metric of some series over the tested days and the half day before them, by which an onset is told."""
 
     scored: usage_model.Scored
     surprise: Floats
@@ -182,23 +199,31 @@ class _Seen(NamedTuple):
 
 
 def _judge_series(
-    panel: Panel, judging: _Judging, tails: Sequence[calibration.Tails], series: slice
+    panel: Panel, judging: _Judging, tails: Sequence[calibration.Tails], tested: int, series: slice
 ) -> list[HourVerdict]:
-    seen = [_seen(panel, metric, series, some) for metric, some in zip(judging.metrics, tails, strict=True)]
+    seen = [_seen(panel, metric, series, tested, some) for metric, some in zip(judging.metrics, tails, strict=True)]
     joint = calibration.joint_surprise(
         np.stack([one.surprise for one in seen]), calibration.shipped_joint(judging.metrics)
     )
     age = np.max([np.nan_to_num(one.scored.age) for one in seen], axis=0)
     together = _settled(joint.surprise, age)
-    return [_verdict(judging, place, one, joint.leading == place, together) for place, one in enumerate(seen)]
+    verdicts = [_verdict(judging, place, one, joint.leading == place, together) for place, one in enumerate(seen)]
+    return [HourVerdict(*(_by_day(array, tested) for array in one)) for one in verdicts]
 
 
-def _seen(panel: Panel, metric: Metric, series: slice, tails: calibration.Tails) -> _Seen:
-    whole, trials = _scored(panel, metric, series)
-    scored = _part(whole, slice(-_LATEST, None))
+def _by_day(values: Floats, tested: int) -> Floats:
+    """The hours of the tested days, (series, hour of the day, day)."""
+    latest = values[:, values.shape[1] - tested * 24 :]
+    return latest.reshape(len(latest), tested, 24).transpose(0, 2, 1)
+
+
+def _seen(panel: Panel, metric: Metric, series: slice, tested: int, tails: calibration.Tails) -> _Seen:
+    whole, trials = _scored(panel, metric, series, tested)
+    latest = slice(-tested * 24 - calibration.BLOCK, None)
+    scored = _part(whole, latest)
     share: Floats = np.ones_like(scored.age)
     if metric == "errors" and trials is not None:
-        calls = trials[:, -_LATEST:]
+        calls = trials[:, latest]
         share = np.where(calls > 0, calls, np.nan)
     return _Seen(scored, *calibration.surprise(tails, scored), share)
 
@@ -223,5 +248,4 @@ def _verdict(judging: _Judging, place: int, seen: _Seen, leads: Bools, together:
         confidence=calibration.confidence(np.where(leads, together, alone), age),
     )
     learning = np.isinf(calibration.raised_mark(age)) | np.isnan(seen.surprise)
-    told = HourVerdict(*(np.where(learning, np.nan, array) for array in found))
-    return HourVerdict(*(array[:, -24:] for array in told))
+    return HourVerdict(*(np.where(learning, np.nan, array) for array in found))

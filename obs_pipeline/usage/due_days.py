@@ -14,8 +14,8 @@ from obs_pipeline.storage.lake import DayRange
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline.usage.settling import ID_REACH_DAYS
 
-LOOKBACK_DAYS: Final = 28
-"""How many later days a day's usage is part of the baseline of."""
+LOOKBACK_DAYS: Final = 34
+"""How many later days a day's usage is part of the baseline of: four weeks, and the days since their last Monday."""
 
 
 @dataclass(frozen=True)

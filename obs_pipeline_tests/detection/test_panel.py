@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import numpy as np
@@ -157,3 +158,39 @@ def test_dictionary_encoded_and_large_strings_are_read_like_plain_ones():
     last = DAY + timedelta(days=3)
     plain, other = (build_panel(one, "day", DAY, last, silence_hours=6, latency_calls=1) for one in (table, encoded))
     assert plain.series.equals(other.series)
+
+
+def course(panel: Panel, tested: int = 1) -> list[float | None]:
+    values = panel.course("cost", slice(0, 1), tested=tested, idle_is_zero=True)[0]
+    return [None if np.isnan(value) else value for value in values.tolist()]
+
+
+def test_the_course_of_a_series_is_zero_where_it_was_idle_and_unknown_before_it_began():
+    heartbeat = [row(at(day), agent="z") for day in range(4)]
+    panel = panel_of([*heartbeat, row(at(1), cost=5), row(at(3), cost=7)])
+    assert course(panel) == [None, 5, 0, 7]
+
+
+def test_a_source_that_a_series_gets_later_says_nothing_of_the_days_before():
+    heartbeat = [row(at(day), agent="z", source="t") for day in range(4)]
+    panel = panel_of([*heartbeat, row(at(0), cost=5), row(at(2), cost=6, source="t")])
+    assert course(panel) == [5, None, 6, 0]
+
+
+def test_the_course_leaves_out_what_is_not_to_be_learned_but_for_the_tested_days():
+    panel = panel_of([row(at(day), cost=day + 1) for day in range(4)])
+    masked = replace(panel, masked=np.ones(panel.shape, dtype=bool))
+    assert course(masked) == [None, None, None, 4]
+    assert course(masked, tested=0) == [None] * 4
+
+
+def test_the_days_between_are_those_of_a_panel_of_these_days_alone():
+    rows = [row(at(0), agent="gone"), row(at(1), cost=3), row(at(2), agent="b", cost=4), row(at(3), agent="later")]
+    whole = panel_of(rows)
+    part, there = whole.between(1, 2)
+    alone = build_panel(daily(hourly(rows)), "day", at(1).date(), at(2).date(), silence_hours=6, latency_calls=1)
+    assert part.series == alone.series == whole.series.take(pa.array(there))
+    assert (part.first_day, part.days) == (alone.first_day, alone.days)
+    assert part.cells.tolist() == alone.cells.tolist()
+    assert part.sums["cost"].tolist() == alone.sums["cost"].tolist()
+    assert course(part) == course(alone)

@@ -19,7 +19,9 @@ from obs_pipeline.detection.config import (
     NewAgentCeiling,
 )
 from obs_pipeline.detection.detect import Detection, detect_anomalies
+from obs_pipeline.detection.known import NOTHING, Known
 from obs_pipeline.detection.usage_judging import marks, sigmas
+from obs_pipeline.storage.anomaly_labels import AnomalyLabel
 from obs_pipeline_tests.detection.series_rows import daily, hourly, row
 
 START = date(2025, 3, 3)
@@ -48,9 +50,11 @@ def usage(days: int, agents: int = 1, **change) -> list[dict]:
     return rows
 
 
-def detect(rows: list[dict], first: int, last: int, config: AnomalyDetectionConfig = CONFIG) -> Detection:
-    hours = hourly(rows)
-    return detect_anomalies(hours, daily(hours), (START + timedelta(days=first), START + timedelta(days=last)), config)
+def detect(
+    rows: list[dict], first: int, last: int, config: AnomalyDetectionConfig = CONFIG, known: Known = NOTHING
+) -> Detection:
+    hours, days = hourly(rows), (START + timedelta(days=first), START + timedelta(days=last))
+    return detect_anomalies(hours, daily(hours), days, config, known=known)
 
 
 def of_hours(found: Detection) -> list[dict]:
@@ -83,14 +87,56 @@ def test_ordinary_hours_are_quiet_and_have_a_baseline():
     assert {one["state"] for one in hours} == {"ok"}
 
 
-def test_a_day_alone_and_in_a_range_come_out_the_same():
-    rows = usage(17, a0d15h13={"cost": 900}, a0d16h2={"errors": 60, "calls": 80})
-    whole = detect(rows, 15, 16)
-    for day in (15, 16):
-        alone = detect(rows, day, day)
+def at(day: int, hour: int = 0) -> datetime:
+    return datetime.combine(START, datetime.min.time()) + timedelta(days=day, hours=hour)
+
+
+def real(agent: str, day: int, hour: int) -> AnomalyLabel:
+    return AnomalyLabel("an-1", "real", "o", "p", agent, "cost", "hour", at(day, hour), "ada", "", at(30))
+
+
+def assert_each_day_alone_says_the_same(rows: list[dict], first: int, last: int, known: Known = NOTHING) -> Detection:
+    whole = detect(rows, first, last, known=known)
+    for day in range(first, last + 1):
+        alone = detect([one for one in rows if one["hour"] < at(day + 1)], day, day, known=known)
         for name in ("baselines", "anomalies"):
             wanted = [one for one in getattr(whole, name).to_pylist() if one["dt"] == START + timedelta(days=day)]
-            assert getattr(alone, name).to_pylist() == wanted
+            assert getattr(alone, name).to_pylist() == wanted, f"{name} of day {day}"
+    return whole
+
+
+@pytest.mark.parametrize("first", range(15, 22))
+def test_a_day_alone_says_what_it_says_in_a_range_from_any_day_of_the_week_on(first: int):
+    rows = usage(26, a0d17h13={"cost": 900}, a0d21h1={"errors": 60, "calls": 80}, a0d22h2={"cost": 300})
+    assert_each_day_alone_says_the_same(rows, first, first + 4)
+
+
+def test_an_agent_or_a_source_that_is_new_in_mid_week_changes_nothing_of_the_days_before():
+    new = [row(at(17, hour), agent="b", cost=hour) for hour in range(0, 24, 2)]
+    elsewhere = [row(at(day, 5), source="t", agent="other") for day in range(20)]
+    second = [row(at(day, 5), source="t", agent="a000", cost=60) for day in (17, 18)]
+    idle = [one for one in usage(20) if one["hour"].hour != 5]
+    assert_each_day_alone_says_the_same(idle + new + elsewhere + second, 14, 19)
+
+
+def test_a_large_fleet_is_calibrated_once_a_week_by_what_came_before_its_monday():
+    whole = assert_each_day_alone_says_the_same(usage(18, agents=31, a3d15h5={"cost": 2000}), 14, 17)
+    assert ("a003", "critical") in {(one["agent"], one["severity"]) for one in of_hours(whole)}
+
+
+def test_what_is_not_learned_is_judged_even_so_and_unseen_by_the_days_after_it():
+    rows = usage(19, **{f"a0d15h{hour}": {"cost": 900} for hour in range(8, 16)}, a0d17h12={"cost": 500})
+    verdicts = Known((), tuple(real("a000", 15, hour) for hour in range(8, 16)))
+    taught = assert_each_day_alone_says_the_same(rows, 14, 18, verdicts)
+    assert {one["timestamp"] for one in of_hours(taught)} >= {at(15, 8), at(17, 12)}
+    plain = detect(rows, 17, 17)
+    expected = [
+        next(
+            one["expected"] for one in some.baselines.to_pylist() if (one["time"], one["metric"]) == (at(17, 3), "cost")
+        )
+        for some in (detect(rows, 17, 17, known=verdicts), plain)
+    ]
+    assert expected[0] != expected[1]
 
 
 def test_agents_of_other_days_change_nothing_of_a_day():
