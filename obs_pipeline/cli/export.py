@@ -53,6 +53,9 @@ def focus(
         print_json(told)
         return
     out.print(f"{text(output)}: {rows:,} charges of {asked}, {money(cost)}")
+    if not rows:
+        whose = f" of {text(org)}" if org else ""
+        out.print(f"[yellow]No usage{whose} is known in {asked}[/]: the file has its columns, and no charge.")
     if unpriced:
         out.print(
             f"[yellow]{unpriced:,} calls have no price[/]; they cost 0 in the file. Add prices and compute again."

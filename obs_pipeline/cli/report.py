@@ -58,6 +58,9 @@ def chargeback(
         totals = {"cost": charged.cost, "margin": charged.margin, "total": charged.total}
         print_json({"month": str(asked), "org": org, "lines": as_rows(lines), **totals})
         return
+    if not lines:
+        out.print(f"No usage{f' of {text(org)}' if org else ''} is known in {asked}.")
+        return
     _show(lines, f"Chargeback {asked}" + (f" of {org}" if org else ""))
     out.print(f"cost {money(charged.cost)} + margin {money(charged.margin)} = [bold]{money(charged.total)}[/]")
 

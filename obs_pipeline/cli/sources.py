@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="sources", help="The sources that are pulled.", no_args_is_help=True)
 _STYLE = {"alive": "green", "late": "yellow", "silent": "yellow", "failed": "bold red", "never pulled": "dim"}
 _ROWS_TRIED = 10
+_NONE = "No source is pulled. Name some in policies/sources.yaml; files can be taken in without."
 
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 Name = Annotated[str, typer.Argument(help="A name in policies/sources.yaml or bills.yaml.")]
@@ -48,7 +49,7 @@ def list_sources(as_json: Json = False) -> None:
         return
     _show_bills(bills)
     if not rows:
-        out.print("No source is pulled. Name some in policies/sources.yaml; files can be taken in without.")
+        out.print(_NONE)
         return
     table = Table("source", "kind", "health", "read up to (UTC)", "newest call", "rows", "next pull", "failure")
     for row in rows:
@@ -116,6 +117,8 @@ def pull_sources(
     if as_json:
         print_json({"pulled": pulled, "bills": billed, "failed": failed})
     else:
+        if not (chosen or bills):
+            out.print(_NONE)
         for days in billed:
             out.print(f"{text(days.bill)}: {days.lines:,} lines of bills, {days.first} until {days.until}")
         for done in pulled:
@@ -189,8 +192,9 @@ def _configured(workspace: Workspace) -> dict[str, PulledSource]:
 def _source(workspace: Workspace, name: str) -> PulledSource:
     known = _configured(workspace)
     if name not in known:
-        named = ", ".join([*known, *configured_bills(workspace).bills]) or "none"
-        raise NoSuchSource(f"Neither policies/sources.yaml nor bills.yaml names {name!r}; they name: {named}.")
+        named = ", ".join([*known, *configured_bills(workspace).bills])
+        told = f"they name: {named}" if named else "they name none yet. Add it to one of them"
+        raise NoSuchSource(f"Neither policies/sources.yaml nor bills.yaml names {name!r}; {told}.")
     return known[name]
 
 

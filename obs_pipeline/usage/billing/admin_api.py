@@ -65,6 +65,7 @@ def _pages(client: Any, endpoint: Endpoint[Any], asked: list[tuple[str, str]], w
             wait,
             who=endpoint.path,
             what=f"The bill at {endpoint.path}",
+            key="key_file: it needs an admin key of the organisation",
             parse=exact_json,
         )
         yield content

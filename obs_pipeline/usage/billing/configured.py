@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from obs_pipeline.errors import ObsError
 from obs_pipeline.usage.billing import anthropic_bill, openai_bill
+from obs_pipeline.usage.pulling.configured import without_password
 
 BillKind = Literal["openai_costs", "anthropic_costs"]
 SELLER_OF: Final[dict[BillKind, str]] = {"openai_costs": openai_bill.SELLER, "anthropic_costs": anthropic_bill.SELLER}
@@ -45,7 +46,7 @@ class PulledBill(_Strict):
     """One bill that is pulled. Days are UTC."""
 
     kind: BillKind
-    url: Annotated[str, StringConstraints(pattern=r"^https?://")] | None = None
+    url: Annotated[str, StringConstraints(pattern=r"^https?://"), AfterValidator(without_password)] | None = None
     key_file: Path
     since: date
     restated_days: Annotated[int, Field(ge=0, le=90)] = 5

@@ -17,9 +17,10 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from obs_pipeline.errors import ObsError
 
@@ -32,6 +33,20 @@ class SourcesInvalid(ObsError):
     """A ``sources.yaml`` that cannot be used; the message names the file and the field."""
 
 
+def without_password(url: str) -> str:
+    """An address as it may stand in a configuration, and in messages.
+
+    Raises ``ValueError`` where it holds a password.
+    """
+    try:
+        holds_one = urlsplit(url).password is not None
+    except ValueError:
+        holds_one = True
+    if holds_one or "password=" in url:
+        raise ValueError("leave the password out of it: put it into a file, and name that as password_file or key_file")
+    return url
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +55,7 @@ class PulledSource(_Strict):
     """One source that is pulled. Times are UTC."""
 
     kind: Kind
-    url: Annotated[str, StringConstraints(pattern=r"^(postgresql|https?)://")]
+    url: Annotated[str, StringConstraints(pattern=r"^(postgresql|https?)://"), AfterValidator(without_password)]
     user: str | None = None
     password_file: Path | None = None
     mapping: str | None = None

@@ -35,7 +35,11 @@ def observations(source: PulledSource, start: datetime, end: datetime, *, wait: 
     ) as client:
         while True:
             content = whole_answer(
-                lambda: client.get(_PATH, params=asked), wait, who="Langfuse", what="The observations"
+                lambda: client.get(_PATH, params=asked),
+                wait,
+                who="Langfuse",
+                what="The observations",
+                key="user (its public key) and password_file (its secret key)",
             )
             yield [json.dumps(row, ensure_ascii=False) for row in content["data"]]
             cursor = (content.get("meta") or {}).get("cursor")

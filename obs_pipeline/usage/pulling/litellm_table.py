@@ -30,6 +30,14 @@ _ROWS: Final = """
     LIMIT %(rows)s
 """
 
+_MENDS: Final = {
+    "42501": 'Let its user read it: GRANT SELECT ON "LiteLLM_SpendLogs" TO ….',
+    "42P01": "Check url: is it the database of LiteLLM?",
+    "42703": "Its version of LiteLLM names its columns in another way than is known here.",
+    "57014": "Raise timeout_seconds, or lower window_hours and batch_rows.",
+}
+"""What to do about an error, by its code (SQLSTATE)."""
+
 
 def spend_logs(source: PulledSource, start: datetime, end: datetime) -> Iterator[Page]:
     """The rows whose call began in a span of time, in its order; one snapshot of the table."""
@@ -56,9 +64,11 @@ def spend_logs(source: PulledSource, start: datetime, end: datetime) -> Iterator
                 if len(rows) < source.batch_rows:
                     return
     except psycopg.Error as error:
-        raise PullFailed(
-            f"The spend logs cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
-        ) from None
+        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        mend = _MENDS.get(
+            error.sqlstate or "", "Check url, user and password_file, and that it can be reached from here."
+        )
+        raise PullFailed(f"The spend logs cannot be read: {said}. {mend}") from None
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from obs_pipeline.storage.source_positions import SourcePositions
-from obs_pipeline.usage.pulling.configured import Kind, PulledSource
+from obs_pipeline.usage.pulling.configured import Kind, PulledSource, SourcesInvalid
 from obs_pipeline.usage.pulling.langfuse_api import observations
 from obs_pipeline.usage.pulling.litellm_table import spend_logs
 from obs_pipeline.usage.pulling.pages import Fetch, Page, PullFailed
@@ -63,9 +63,9 @@ def pull(
             rows += count
             end = max(last, reached)
             positions.advance(name, end.isoformat(), count, now)
-    except PullFailed as error:
+    except (PullFailed, SourcesInvalid) as error:
         positions.fail(name, str(error), now)
-        raise
+        raise PullFailed(str(error)) from None
     return Pulled(name, start, end, rows, tuple(files))
 
 
