@@ -32,6 +32,7 @@ from obs_pipeline.detection.tables import BASELINES
 from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
 from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.alert_tables import IncidentRow, TraceRow
+from obs_pipeline.storage.anomaly_labels import AnomalyLabels
 from obs_pipeline.storage.lake import DayRange, LakeTable
 from obs_pipeline.storage.ledger_state import SourceDays
 from obs_pipeline.usage.watermark import provisional_days
@@ -40,6 +41,7 @@ Explain = Callable[[Reader, Anomaly], Explanation]
 """Takes an anomaly apart by the events behind it that a reader shows."""
 
 _LARGEST: Final = 50
+_ANOMALY_COLUMNS: Final = tuple(name for name in q.AnomalyShown.model_fields if name != "label")
 _LEADING: Final = 3
 _MARKS: Final = 200
 _TOLD: Final = 20_000
@@ -64,6 +66,7 @@ class Asking:
     alerts: AlertStore | None
     explain: Explain | None = None
     reads: Sequence[LakeTable] = FOLLOWED
+    labels: AnomalyLabels | None = None
 
     @property
     def pinned(self) -> Pinned:
@@ -203,13 +206,13 @@ def anomalies(asking: Asking, asked: q.AnomaliesAsked) -> q.Anomalies:
     counts = asking.reader.rows(f"SELECT severity, count(*) AS found {within} GROUP BY severity", spoken)
     by_severity = {row["severity"]: row["found"] for row in counts}
     start, mark = _start(asking, asked)
-    columns = ", ".join(q.AnomalyShown.model_fields)
+    columns = ", ".join(_ANOMALY_COLUMNS)
     order = f"ORDER BY score DESC, timestamp, id LIMIT {asked.limit} OFFSET {start}"
     rows = asking.reader.rows(f"SELECT {columns} {within} {order}", spoken)
     return q.Anomalies(
         **asking.told(days, *_about(asked)),
         **_page(sum(by_severity.values()), start, len(rows), mark),
-        anomalies=[q.AnomalyShown(**row) for row in rows],
+        anomalies=_anomalies_shown(asking, rows),
         by_severity=by_severity,
     )
 
@@ -237,7 +240,7 @@ def explain_anomaly(asking: Asking, asked: q.ExplainAsked) -> q.Explained:
     alike = " AND ".join(f"{name} IS NOT DISTINCT FROM ${name}" for name in same)
     return q.Explained(
         **asking.told(DayRange(row["dt"], row["dt"]), alike, same),
-        anomaly=q.AnomalyShown(**_only(row, *q.AnomalyShown.model_fields)),
+        anomaly=_anomalies_shown(asking, [_only(row, *_ANOMALY_COLUMNS)])[0],
         lower=row["lower"],
         upper=row["upper"],
         method=row["method"],
@@ -245,6 +248,12 @@ def explain_anomaly(asking: Asking, asked: q.ExplainAsked) -> q.Explained:
         around=[q.Point(**point) for point in around],
         split=_split_shown(asking.explain(asking.reader, _anomaly(row))) if asking.explain else None,
     )
+
+
+def _anomalies_shown(asking: Asking, rows: Sequence[Mapping[str, Any]]) -> list[q.AnomalyShown]:
+    """Rows of the anomalies' table with what was said of each."""
+    said = asking.labels.verdicts([row["id"] for row in rows]) if asking.labels else {}
+    return [q.AnomalyShown(**row, label=said.get(row["id"])) for row in rows]
 
 
 def _anomaly(row: Mapping[str, Any]) -> Anomaly:

@@ -262,6 +262,8 @@ class Trends(Answer):
 
 
 class AnomalyShown(Shown):
+    """``label`` is what somebody said of it last."""
+
     id: str
     timestamp: Moment
     org: str | None
@@ -276,6 +278,7 @@ class AnomalyShown(Shown):
     observed: float
     deviation: float | None
     reason: str
+    label: Literal["real", "false_positive", "planned"] | None = None
 
 
 class Anomalies(Page):

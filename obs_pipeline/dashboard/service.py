@@ -371,7 +371,9 @@ class Service:
         # The ledger's mark is older than what is read of it, so what changes meanwhile is found to have changed.
         ledger, seen = self._seen()
         with self.snapshot.reading(principal) as reader:
-            asking = Asking(principal, reader, seen, self._lateness, self._alerts, self._explain, question.reads)
+            asking = Asking(
+                principal, reader, seen, self._lateness, self._alerts, self._explain, question.reads, self._labels
+            )
             return Mark(reader.pinned, ledger), question.function(asking, asked)
 
     def export(self, values: Mapping[str, Any], principal: Principal) -> Iterator[q.Export | str]:

@@ -6,7 +6,7 @@ verdict changes is decided by the detection. Times are UTC without a zone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final, Literal, get_args
@@ -66,6 +66,15 @@ class AnomalyLabels:
         if rows:
             with self._ledger.begin() as connection:
                 connection.execute(sa.insert(anomaly_labels), rows)
+
+    def verdicts(self, anomalies: Collection[str]) -> dict[str, Verdict]:
+        """What was last said of some anomalies, by their ids; those of which nothing was said are left out."""
+        if not anomalies:
+            return {}
+        table = anomaly_labels.c
+        query = sa.select(table.anomaly_id, table.verdict).where(table.anomaly_id.in_(anomalies)).order_by(table.number)
+        with self._ledger.read() as connection:
+            return {row.anomaly_id: row.verdict for row in connection.execute(query)}
 
     def standing(self) -> list[AnomalyLabel]:
         """The last label of each anomaly, in the order in which they were said."""

@@ -399,6 +399,11 @@ def test_what_somebody_knows_of_an_anomaly_is_kept(open_page: Open, server: Serv
     expect(said.get_by_role("button", name="Planned")).to_have_attribute("aria-pressed", "true")
     (kept,) = AnomalyLabels(server.fleet.ledger).standing()
     assert (kept.verdict, kept.agent, kept.author) == ("planned", "triage", "Edith")
+    tag = panel(page, "anomalies").locator(".row").first.locator(".status-tag")
+    expect(tag).to_have_text("Planned")
+    page.reload()
+    settled(page)
+    expect(tag).to_have_text("Planned")
 
 
 def test_the_keyboard_alone_leads_everywhere(open_page: Open):

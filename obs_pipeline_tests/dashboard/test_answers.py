@@ -28,6 +28,7 @@ from obs_pipeline.detection.models import Anomaly
 from obs_pipeline.storage import engine
 from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.alert_tables import TaskRow, TraceRow
+from obs_pipeline.storage.anomaly_labels import AnomalyLabel, AnomalyLabels
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline_tests.alerting.cases import HOUR, NOON, incident
@@ -330,6 +331,19 @@ def test_of_many_decisions_the_newest_are_told_and_all_are_counted(served: Serve
     with AlertStore(ledger).deciding(NOW) as deciding:
         deciding.add_traces([TraceRow("i", "default", "huge", NOW, json.dumps({"why": "x" * 90_000}))])
     assert told() == (11, ["huge"])
+
+
+def test_what_was_last_said_of_an_anomaly_stands_with_it_at_once(tmp_path: Path):
+    served, (first, second, *_) = serve(tmp_path), FOUND
+    listed = ask(served, "dashboard_get_anomalies", timeframe="month")
+    assert {one.label for one in listed.anomalies} == {None}
+    place = {name: getattr(first, name) for name in ("org", "project", "agent", "metric", "grain", "timestamp")}
+    for verdict in ("real", "planned"):
+        said = AnomalyLabel(first.id, verdict, **place, author="ann", note="", at=NOW)
+        AnomalyLabels(served.service.ledger).add([said])
+    told = {one.id: one.label for one in ask(served, "dashboard_get_anomalies", timeframe="month").anomalies}
+    assert (told[first.id], told[second.id]) == ("planned", None)
+    assert ask(served, "explain_anomaly", anomalyId=first.id).anomaly.label == "planned"
 
 
 def test_the_tasks_of_an_incident_are_told_with_where_they_are(served: Served, tmp_path: Path):

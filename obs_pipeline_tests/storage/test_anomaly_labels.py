@@ -19,5 +19,7 @@ def test_the_last_word_on_an_anomaly_stands_and_unknown_names_stay_unknown(tmp_p
     changed = label("an-1", "false_positive", NOON - timedelta(days=1))
     labels.add([changed])
     assert labels.standing() == [other, changed]
+    assert labels.verdicts(["an-1", "an-3"]) == {"an-1": "false_positive"}
+    assert labels.verdicts([]) == {}
     labels.add([])
     assert labels.standing() == [other, changed]
