@@ -1,4 +1,19 @@
-"""Mistakes that tools for usage are known for, each landed and priced here from a source that invites it."""
+"""Mistakes that tools for usage are known for, each landed and priced here from a source that invites it.
+
+Where each mistake is tested, here unless another module is named:
+
+====================================  ====================================================================================
+cache tokens free, or paid twice      ``cache_tokens_are_neither_free_nor_paid_twice``, of five sources
+the tier of a long context            ``the_long_context_tier_is_chosen_by_the_whole_request``
+Anthropic's cents                     ``anthropics_amounts_are_cents``; ``test_bill_file``, ``test_pull_bill``
+a new price and the day before        ``a_price_change_does_not_touch_the_day_before``; ``test_pricing``
+an id again with other content        ``an_id_that_repeats_with_other_content_is_counted_once_and_told``
+the double span                       ``test_otlp`` (recorded), ``test_twins`` (in several files), ``test_producers`` (SDK)
+a first token taken for the latency   ``the_latency_of_a_stream_is_not_its_time_to_the_first_token``; ``test_litellm``
+a day in Asia/Kolkata                 ``a_day_in_kolkata_begins_half_past_six_in_the_evening_of_the_day_before``
+a price below zero, or a sentinel     ``a_negative_or_sentinel_price_is_refused``; ``test_pull_bill``
+====================================  ====================================================================================
+"""
 
 from __future__ import annotations
 
@@ -19,6 +34,7 @@ from obs_pipeline.usage.pricing import PriceBook
 from obs_pipeline.usage.settling import settle
 from obs_pipeline.usage.sources.mapping import SourceMapping, load_mapping
 from obs_pipeline.usage.tables import USAGE_EVENTS, USAGE_REJECTED
+from obs_pipeline_tests.usage.receiving.requests import of_spans, span
 from obs_pipeline_tests.usage.sources.reading_whole import mapping_of, rows_of
 from obs_pipeline_tests.usage.sources.test_claude_code import message
 from obs_pipeline_tests.usage.sources.test_litellm import STREAM
@@ -76,11 +92,71 @@ def claude(model: str, cached: int, written: int) -> dict[str, Any]:
     return message(1, 1, message={"id": "m", "model": model, "usage": usage})
 
 
-def test_cache_tokens_are_neither_free_nor_paid_twice(land: Land, lake: Lake, connection: duckdb.DuckDBPyConnection):
-    land("claude_code", [claude("tiered", 10_000, 2_000)])
+LONG_AGO, BEGAN = "2026-05-01T10:00:00Z", 1_777_629_600_000_000_000
+CACHED = {
+    "claude_code": claude("tiered", 10_000, 2_000),
+    "litellm": {
+        **STREAM, "model": "anthropic/tiered", "custom_llm_provider": "anthropic", "spend": 0, "prompt_tokens": 13_000,
+        "completion_tokens": 100,
+        "metadata": {
+            "additional_usage_values": {"cache_read_input_tokens": 10_000, "cache_creation_input_tokens": 2_000}
+        },
+    },
+    "langfuse": {
+        "id": "o", "projectId": "p", "type": "GENERATION", "startTime": LONG_AGO, "providedModelName": "tiered",
+        "metadata": {"provider": "anthropic"},
+        "usageDetails": {"input": 1_000, "input_cached_tokens": 10_000, "input_cache_creation_5m": 2_000, "output": 100},
+    },
+    "helicone": {
+        "request_id": "h", "request_created_at": LONG_AGO, "provider": "anthropic", "model": "tiered", "status": 200, "cost": 0,
+        "prompt_tokens": 1_000, "prompt_cache_read_tokens": 10_000, "prompt_cache_write_tokens": 2_000, "completion_tokens": 100,
+    },
+    "otlp": of_spans(
+        span(
+            1,
+            start=BEGAN,
+            **{
+                "gen_ai.provider.name": "anthropic", "gen_ai.request.model": "tiered", "gen_ai.response.model": "tiered",
+                "gen_ai.usage.input_tokens": 13_000, "gen_ai.usage.cache_read.input_tokens": 10_000,
+                "gen_ai.usage.cache_creation.input_tokens": 2_000, "gen_ai.usage.output_tokens": 100,
+            },
+        )
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", CACHED)
+def test_cache_tokens_are_neither_free_nor_paid_twice(
+    land: Land, lake: Lake, connection: duckdb.DuckDBPyConnection, source: str
+):
+    land(source, [CACHED[source]])
     (event,) = events(connection, lake)
     by_hand = Decimal(1_000 * 3 + 100 * 15) + Decimal("0.3") * 10_000 + Decimal("3.75") * 2_000
-    assert event["cost"] == by_hand / 1_000_000
+    assert (event["input_tokens"], event["cost"]) == (13_000, by_hand / 1_000_000)
+
+
+@pytest.mark.parametrize("source", ["litellm", "langfuse", "otlp"])
+def test_the_latency_of_a_stream_is_not_its_time_to_the_first_token(
+    land: Land, lake: Lake, connection: duckdb.DuckDBPyConnection, source: str
+):
+    times = {
+        "startTime": LONG_AGO,
+        "completionStartTime": "2026-05-01T10:00:00.2Z",
+        "endTime": "2026-05-01T10:00:01.5Z",
+    }
+    streamed = {
+        "litellm": {**CACHED["litellm"], **times, "response_time": 0.2},
+        "langfuse": {**CACHED["langfuse"], **times, "latency": 0.2, "timeToFirstToken": 0.2},
+        "otlp": of_spans(
+            {
+                **span(1, start=BEGAN, **{"gen_ai.response.time_to_first_chunk": 0.2}),
+                "endTimeUnixNano": str(BEGAN + 1_500_000_000),
+            }
+        ),
+    }
+    land(source, [streamed[source]])
+    (event,) = events(connection, lake)
+    assert (event["latency_ms"], event["ttft_ms"]) == (1_500, 200)
 
 
 @pytest.mark.parametrize(
