@@ -17,7 +17,7 @@ from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.alert_tables import FeedbackRow
 from obs_pipeline.storage.anomaly_labels import AnomalyLabel, AnomalyLabels, Verdict
 
-_HOUR: Final = timedelta(hours=1)
+_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,12 @@ def labels_of(signals: Iterable[Signal], said: Said) -> list[AnomalyLabel]:
             project=one.project or None,
             agent=one.agent or None,
             metric=one.metric,
-            grain="hour" if one.ends_at - one.begins_at <= _HOUR else "day",
+            grain="hour" if one.ends_at - one.begins_at < _DAY else "day",
             timestamp=one.begins_at,
             author=said.author,
             note=said.note,
             at=said.at,
+            ends=one.ends_at,
         )
         for one in signals
         if one.kind == "anomaly"

@@ -7,6 +7,7 @@ hears from.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -20,19 +21,23 @@ _LONGEST: Final = 300
 
 
 def anomaly_signal(anomaly: Mapping[str, Any], team: str = "") -> Signal:
-    """An anomaly as the lake keeps it: a row of its table, with ``context`` as text or left out."""
-    begins = anomaly["timestamp"]
+    """An anomaly as the lake keeps it: a row of its table, with ``context`` as text or left out.
+
+    The hours of one incident are one anomaly: then the context says until when, and what it cost in all.
+    """
+    begins, context = anomaly["timestamp"], json.loads(anomaly.get("context") or "{}")
+    until = context.get("until")
     observed, expected = anomaly["observed"], anomaly["baseline"]
     rises = expected is None or observed >= expected
     effect = None
     if anomaly["metric"] == "cost" and expected is not None:
-        effect = Decimal(str(round(observed - expected, 9)))
+        effect = Decimal(str(round(context.get("excess", observed - expected), 9)))
     return Signal(
         id=anomaly["id"],
         kind="anomaly",
         severity=anomaly["severity"],
         begins_at=begins,
-        ends_at=begins + _GRAINS[anomaly["grain"]],
+        ends_at=datetime.fromisoformat(until) if until else begins + _GRAINS[anomaly["grain"]],
         headline=anomaly["reason"],
         org=anomaly["org"] or "",
         project=anomaly["project"] or "",

@@ -27,6 +27,7 @@ def label(
     lower them a little. It holds for days computed from now on; 'obs-pipeline batch --from … --to …' computes earlier ones anew.
     """
     from obs_pipeline.dashboard.queries import anomaly_by_id
+    from obs_pipeline.detection.incidents import ends_of
     from obs_pipeline.storage.anomaly_labels import VERDICTS, AnomalyLabel, AnomalyLabels
 
     if verdict not in VERDICTS:
@@ -50,6 +51,7 @@ def label(
         author=by or getpass.getuser(),
         note=note,
         at=utc_now(),
+        ends=ends_of(one),
     )
     AnomalyLabels(workspace.ledger).add([said])
     if as_json:

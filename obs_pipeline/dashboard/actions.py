@@ -7,6 +7,7 @@ transport are decided elsewhere; what an acknowledgement or a silence does is th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard.access import AccessDenied, Principal, Reader
 from obs_pipeline.dashboard.answers import incident_shown
 from obs_pipeline.dashboard.snapshot import Reader as LakeReader
+from obs_pipeline.detection.incidents import ended
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.access_log import AccessLog, AccessLogRow
 from obs_pipeline.storage.alert_store import AlertStore
@@ -181,15 +183,16 @@ def end_silence(acting: Acting, asked: EndSilenceAsked) -> SilenceEnded:
 
 def label(acting: Acting, asked: LabelAsked) -> Labelled:
     """What somebody knows of an anomaly: later scores of its series heed it."""
-    query = "SELECT id, org, project, agent, metric, grain, timestamp FROM anomalies WHERE id = $id"
+    query = "SELECT org, project, agent, metric, grain, timestamp, context FROM anomalies WHERE id = $id"
     found = acting.reader.rows(query, {"id": asked.anomaly})
     if len(found) != 1:
         raise q.BadQuestion(f"anomalyId: there is no anomaly {asked.anomaly!r} that you may see.")
     acting.note("label_anomaly", asked.anomaly, asked)
-    place = {name: value for name, value in found[0].items() if name != "id"}
+    place = dict(found[0])
+    ends = ended(place["timestamp"], place["grain"], json.loads(place.pop("context")))
     author = acting.principal.name[:200]
     acting.labels.add(
-        [AnomalyLabel(asked.anomaly, asked.verdict, author=author, note=asked.note, at=acting.now, **place)]
+        [AnomalyLabel(asked.anomaly, asked.verdict, author=author, note=asked.note, at=acting.now, ends=ends, **place)]
     )
     return Labelled(anomaly=asked.anomaly, verdict=asked.verdict, note=asked.note, by=author)
 

@@ -23,7 +23,7 @@ from obs_pipeline.detection.tables import ANOMALIES
 from obs_pipeline.policy.tables import BUDGET_STATUS
 from obs_pipeline.storage.lake import DayRange, Lake
 
-_ANOMALIES: Final = "SELECT * EXCLUDE (dt, context) FROM anomalies ORDER BY timestamp, id"
+_ANOMALIES: Final = "SELECT * EXCLUDE dt FROM anomalies ORDER BY timestamp, id"
 _BUDGETS: Final = """
     SELECT window_key, window_start, window_end, crossed, spent, limit_amount AS "limit", kind, period, org, project, agent
     FROM budget_status WHERE crossed IS NOT NULL

@@ -26,6 +26,7 @@ from statistics import median
 
 from obs_pipeline.detection.config import GRAIN_LENGTH
 from obs_pipeline.detection.incidents import APART, ends_of
+from obs_pipeline.detection.known import judged_until
 from obs_pipeline.detection.models import SEVERITIES, Anomaly, Severity
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.anomaly_labels import VERDICTS, AnomalyLabel, Verdict
@@ -118,12 +119,12 @@ def _time(path: Path, line: int, column: str, value: str) -> datetime:
 
 
 def judged_incidents(labels: Iterable[AnomalyLabel]) -> list[Incident]:
-    """What people judged, as incidents of the day or hour of each anomaly."""
+    """What people judged, as incidents of the time of each anomaly."""
     return [
         Incident(
             (label.org, label.project, label.agent),
             label.timestamp,
-            label.timestamp + GRAIN_LENGTH[label.grain],
+            judged_until(label),
             label.metric,
             label.verdict,
         )

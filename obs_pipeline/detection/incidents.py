@@ -15,12 +15,12 @@ Each day is gathered by itself, so it comes out the same alone and in a range.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from obs_pipeline.detection.config import GRAIN_LENGTH
+from obs_pipeline.detection.config import GRAIN_LENGTH, Grain
 from obs_pipeline.detection.models import SEVERITIES, Anomaly
 
 APART: Final = timedelta(hours=12)
@@ -29,14 +29,20 @@ APART: Final = timedelta(hours=12)
 FOLLOWS: Final = timedelta(hours=2)
 """What one metric shows first, another may show so much later."""
 
+_ADD_UP: Final = ("cost", "tokens")  # metrics whose hours have a sum
 _ECHO_FLOOR: Final = 20.0  # the lowest score of an anomaly
 _ECHO_SHARE: Final = 0.25
 
 
 def ends_of(anomaly: Anomaly) -> datetime:
     """When it was over: the end of its day or hour, or of its last abnormal hour."""
-    until = anomaly.context.get("until")
-    return datetime.fromisoformat(until) if until else anomaly.timestamp + GRAIN_LENGTH[anomaly.grain]
+    return ended(anomaly.timestamp, anomaly.grain, anomaly.context)
+
+
+def ended(timestamp: datetime, grain: Grain, context: Mapping[str, Any]) -> datetime:
+    """The same from the columns of the table of anomalies."""
+    until = context.get("until")
+    return datetime.fromisoformat(until) if until else timestamp + GRAIN_LENGTH[grain]
 
 
 def gathered(anomalies: Iterable[Anomaly]) -> list[Anomaly]:
@@ -90,6 +96,7 @@ def _one(hours: Sequence[Anomaly]) -> Anomaly:
             **onset.context,
             "until": until.isoformat(),
             "abnormal_hours": len(hours),
+            **({"excess": _excess(hours)} if onset.metric in _ADD_UP else {}),
             "peak": {
                 "timestamp": peak.timestamp.isoformat(),
                 "observed": peak.observed,
@@ -99,6 +106,11 @@ def _one(hours: Sequence[Anomaly]) -> Anomaly:
             },
         },
     )
+
+
+def _excess(hours: Sequence[Anomaly]) -> float:
+    """By how much all the hours together are above what was expected."""
+    return round(sum(one.observed - (one.baseline or 0.0) for one in hours), 9)
 
 
 def _with_echoes(placed: Sequence[tuple[int, Anomaly]]) -> Iterator[tuple[int, Anomaly]]:

@@ -101,10 +101,15 @@ def not_learned(known: Known, panel: Panel, grain: Grain) -> Bools | None:
     for label in known.labels:
         if label.verdict == "false_positive":
             continue
-        cells = _cells(label.timestamp, label.timestamp + GRAIN_LENGTH[label.grain], panel, grain)
+        cells = _cells(label.timestamp, judged_until(label), panel, grain)
         if cells.any():
             masked[_same(label, panel.series)] |= cells
     return masked if masked.any() else None
+
+
+def judged_until(label: AnomalyLabel) -> datetime:
+    """When that which somebody judged was over."""
+    return label.ends or label.timestamp + GRAIN_LENGTH[label.grain]
 
 
 def planned(known: Known, panel: Panel, metric: Metric, grain: Grain, lookback: int) -> Planned | None:

@@ -33,13 +33,17 @@ anomaly_labels: Final = sa.Table(
     sa.Column("author", sa.String(200), nullable=False),
     sa.Column("note", sa.Text, nullable=False),
     sa.Column("at", sa.DateTime, nullable=False),
+    sa.Column("ends", sa.DateTime, comment="when it was over; null: after one day or hour"),
     sqlite_autoincrement=True,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class AnomalyLabel:
-    """What somebody said of one anomaly, and which value of which series that is."""
+    """What somebody said of one anomaly, and which values of which series that is.
+
+    From ``timestamp`` until ``ends``; without it, the one day or hour that begins then.
+    """
 
     anomaly_id: str
     verdict: Verdict
@@ -52,6 +56,7 @@ class AnomalyLabel:
     author: str
     note: str
     at: datetime
+    ends: datetime | None = None
 
 
 class AnomalyLabels:

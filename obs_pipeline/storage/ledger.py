@@ -326,7 +326,7 @@ class Ledger:
 
 _READ_ONLY: Final = {"only_reads": True}
 
-HEAD: Final = "0009"
+HEAD: Final = "0010"
 """The newest migration; a test holds it against the migrations folder."""
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -259,6 +260,11 @@ def test_an_anomaly_of_the_lake_becomes_a_signal():
     }  # fmt: skip
     one = anomaly_signal(row)
     assert (one.ends_at, one.direction, one.cost_effect, one.org) == (NOON + HOUR, "rise", Decimal("0.3"), "")
+    context = json.dumps({"until": (NOON + 6 * HOUR).isoformat(), "excess": 1.75})
+    longer = anomaly_signal({**row, "context": context})
+    assert (longer.ends_at, longer.cost_effect) == (NOON + 6 * HOUR, Decimal("1.75")), (
+        "six hours cost more than the first"
+    )
 
 
 def test_acknowledging_and_reopening_tell_who_and_how_often():

@@ -32,6 +32,7 @@ def test_close_hours_are_one_anomaly_with_the_first_ones_name_and_the_worst_ones
     assert (one.id, one.timestamp, one.observed) == (hour(3).id, hour(3).timestamp, 55)
     assert (one.severity, one.score, one.confidence) == ("critical", 88, 0.88)
     assert (one.context["abnormal_hours"], ends_of(one)) == (3, DAY + timedelta(hours=8))
+    assert one.context["excess"] == 55 + 88 + 51 - 3
     assert one.context["peak"]["timestamp"] == "2026-03-02T04:00:00"
     assert one.reason == "cost at 3. It went on until 08:00 UTC, in 3 abnormal hours, at its worst later: cost at 4."
 

@@ -91,8 +91,9 @@ def at(day: int, hour: int = 0) -> datetime:
     return datetime.combine(START, datetime.min.time()) + timedelta(days=day, hours=hour)
 
 
-def real(agent: str, day: int, hour: int) -> AnomalyLabel:
-    return AnomalyLabel("an-1", "real", "o", "p", agent, "cost", "hour", at(day, hour), "ada", "", at(30))
+def real(agent: str, day: int, hour: int, hours: int) -> AnomalyLabel:
+    ends = at(day, hour + hours)
+    return AnomalyLabel("an-1", "real", "o", "p", agent, "cost", "hour", at(day, hour), "ada", "", at(30), ends)
 
 
 def assert_each_day_alone_says_the_same(rows: list[dict], first: int, last: int, known: Known = NOTHING) -> Detection:
@@ -126,7 +127,7 @@ def test_a_large_fleet_is_calibrated_once_a_week_by_what_came_before_its_monday(
 
 def test_what_is_not_learned_is_judged_even_so_and_unseen_by_the_days_after_it():
     rows = usage(19, **{f"a0d15h{hour}": {"cost": 900} for hour in range(8, 16)}, a0d17h12={"cost": 500})
-    verdicts = Known((), tuple(real("a000", 15, hour) for hour in range(8, 16)))
+    verdicts = Known((), (real("a000", 15, 8, hours=8),))
     taught = assert_each_day_alone_says_the_same(rows, 14, 18, verdicts)
     assert {one["timestamp"] for one in of_hours(taught)} >= {at(15, 8), at(17, 12)}
     plain = detect(rows, 17, 17)

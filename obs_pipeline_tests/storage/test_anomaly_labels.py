@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def test_the_last_word_on_an_anomaly_stands_and_unknown_names_stay_unknown(tmp_p
     first, other = label("an-1", "real"), label("an-2", "planned")
     labels.add([first, other])
     changed = label("an-1", "false_positive", NOON - timedelta(days=1))
+    changed = replace(changed, ends=NOON)
     labels.add([changed])
     assert labels.standing() == [other, changed]
     assert labels.verdicts(["an-1", "an-3"]) == {"an-1": "false_positive"}
