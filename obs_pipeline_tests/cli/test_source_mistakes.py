@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from obs_pipeline.cli import sources
+from obs_pipeline.cli import doctor, sources
+from obs_pipeline.cli.workspace import open_workspace
+from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
+from obs_pipeline.storage.ledger import LandedDay, LandedFile
+from obs_pipeline.storage.source_positions import SourcePositions
 from obs_pipeline_tests.postgres import Server, postgres_server, postgres_url  # noqa: F401
 from obs_pipeline_tests.usage.pulling.test_faults import (
     NAME,
@@ -218,3 +223,28 @@ def test_without_any_source_the_file_to_name_one_in_is_told(configured: Configur
     assert "policies/sources.yaml" in capsys.readouterr().out
     with pytest.raises(ObsError, match=r"name none yet\. Add it"):
         sources.try_source("gateway", as_json=False)
+
+
+@pytest.mark.parametrize(
+    ("minutes_read", "minutes_quiet", "health", "mend"),
+    [
+        (None, None, "never pulled", f"obs-pipeline sources pull {NAME}"),
+        (5, 10, "alive", ""),
+        (300, 310, "late", "Start the daemon"),
+        (5, 3_000, "silent", "Check that calls still go through it"),
+    ],
+)
+def test_the_doctor_tells_each_health_with_what_to_do(
+    configured: Configured, minutes_read: int | None, minutes_quiet: int | None, health: str, mend: str
+):
+    configured.source(kind="litellm_table", url="postgresql://db/x")
+    workspace, now = open_workspace(), utc_now()
+    if minutes_read is not None and minutes_quiet is not None:
+        read, newest = (now - timedelta(minutes=minutes) for minutes in (minutes_read, minutes_quiet))
+        SourcePositions(workspace.ledger).advance(NAME, read.isoformat(), 7, now)
+        file = LandedFile("file", "litellm", f"{NAME}-{newest:%Y%m%dT%H%M%S}-x.jsonl", 1, 0, None)
+        workspace.ledger.start_landing(file, "mapping", now)
+        workspace.ledger.finish_landing("file", 7, [LandedDay(newest.date(), 7, 0, newest, newest)], now)
+    (examined,) = doctor._pulls(workspace)
+    assert examined.found.startswith(health)
+    assert (examined.state, mend in examined.mend) == ("ok" if health == "alive" else "look", True)
