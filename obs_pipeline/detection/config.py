@@ -18,8 +18,8 @@ from obs_pipeline.errors import ObsError
 
 Metric = Literal["cost", "tokens", "errors", "latency"]
 Grain = Literal["day", "hour"]
-Method = Literal["zscore", "iqr"]
-HourMethod = Literal["zscore", "iqr", "usage_model"]
+Method = Literal["zscore", "iqr", "robust_zscore", "seasonal_profile", "forecast_residual"]
+HourMethod = Method | Literal["usage_model"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 GRAINS: tuple[Grain, ...] = get_args(Grain)

@@ -1,7 +1,7 @@
 """The detectors: arrays in, arrays out. History and the tested value are separate arguments, so no value can be
 part of its own baseline and no detector can look ahead.
 
-Holds trailing windows, z-score and IQR baselines, and the spread that bursts suggest. Knows nothing of metrics,
+Holds trailing windows, the baselines of each method, and the spread that bursts suggest. Knows nothing of metrics,
 money, files or settings; every result depends on its own window alone, so any split of series or days gives the
 same numbers.
 
@@ -25,7 +25,16 @@ LARGEST_DEVIATION: Final = 1e6
 WINSORISED_SHARE: Final = 0.05
 """Share of the history, rounded up to whole values, that is pulled in at either end before mean and spread."""
 
+SHRUNK_VISITS: Final = 1.5
+SMOOTHINGS: Final = tuple((alpha, gamma) for alpha in (0.05, 0.15, 0.35) for gamma in (0.0, 0.15, 0.35, 0.7))
+"""Smoothing of the level and of the weekly season that are tried."""
+
 _LARGEST_VALUE: Final = 1e100  # its square still fits a float
+_UNSURE: Final = (
+    1.35  # variance of a value about its forecast: its own, that of the slope two weeks on, that of its weekday
+)
+_FLAT_DAYS: Final = 14.0 * (14.0**2 - 1) / 12.0  # what a flat line through two weeks adds to the sum of squares of ages
+_NORMAL_MAD: Final = 1.4826022185056018
 _NORMAL_IQR: Final = 1.3489795003921634  # interquartile range of the standard normal distribution
 
 
@@ -106,7 +115,152 @@ def iqr(
     return _compare(observed, median, spread, n, min_points, floor, relative, width)
 
 
-DETECTORS: Final[dict[str, Detector]] = {"zscore": zscore, "iqr": iqr}
+def robust_zscore(
+    history: Floats,
+    observed: Floats,
+    min_points: int,
+    *,
+    floor: npt.ArrayLike = 0.0,
+    relative: float = 0.0,
+    width: float = 2.0,
+) -> Baseline:
+    """Distance from the median; the spread is the median absolute deviation in units of a normal sigma.
+
+    Where more than half of the history is alike that is zero, and everything else would ring for ever: there the spread is
+    the root mean square of the deviations, which every other value widens. Floors as in :func:`zscore`.
+    """
+    ordered, n = _ordered(history)
+    median = _quantile(ordered, n, 0.5)
+    spread = _robust_spread(history, median, n) * np.sqrt(1 + 1 / np.maximum(n, 1))
+    return _compare(observed, median, spread, n, min_points, floor, relative, width)
+
+
+def seasonal_profile(
+    history: Floats,
+    observed: Floats,
+    min_points: int,
+    *,
+    floor: npt.ArrayLike = 0.0,
+    relative: float = 0.0,
+    width: float = 2.0,
+) -> Baseline:
+    """Distance from a line through the history, drawn to be flat, plus what its weekday usually lies above or below it.
+
+    The history is of days, or of one hour of them, the last of them yesterday: for hours the profile is one of the hour of
+    the week. A weekday's offset is the mean of what it leaves, shrunk as by :data:`SHRUNK_VISITS` visits of none; the slope as
+    by two weeks without any. Values are pulled in as in :func:`zscore`, and so are the residuals that make the spread.
+    """
+    whole, n = _ordered(history)
+    middle = np.nan_to_num(_quantile(whole, n, 0.5))  # so that a flat history leaves exactly nothing
+    values = np.clip(history, -_LARGEST_VALUE, _LARGEST_VALUE) - middle[..., None]
+    kept, _ = _pulled_in(values)
+    window = kept.shape[-1]
+    ages = np.arange(-window, 0.0)
+    known = ~np.isnan(kept)
+    offsets = np.zeros(kept.shape)
+    for _ in range(2):  # the second line is drawn without the weekdays that bent the first
+        level, slope = _line(kept - offsets, ages, known)
+        rest = np.where(known, kept - level[..., None] - slope[..., None] * ages, 0.0)
+        for weekday in range(min(7, window)):
+            same = slice(weekday, None, 7)
+            visits = known[..., same].sum(axis=-1)
+            offsets[..., same] = (rest[..., same].sum(axis=-1) / (visits + SHRUNK_VISITS))[..., None]
+    expected = middle + level + (offsets[..., -7] if window >= 7 else 0.0)
+    rest, _ = _pulled_in(values - level[..., None] - slope[..., None] * ages - offsets)
+    squares = np.where(known, rest**2, 0.0).sum(axis=-1)
+    pulled = np.ceil(WINSORISED_SHARE * n) / np.maximum(n, 1)
+    spread = np.sqrt(squares / np.maximum(n - 1, 1) * (_UNSURE + 1 / np.maximum(n, 1))) / np.maximum(
+        1 - 2 * pulled, 0.3
+    )
+    return _compare(observed, expected, spread, n, min_points, floor, relative, width)
+
+
+def forecast_residual(
+    history: Floats,
+    observed: Floats,
+    min_points: int,
+    *,
+    floor: npt.ArrayLike = 0.0,
+    relative: float = 0.0,
+    width: float = 2.0,
+) -> Baseline:
+    """Distance from a forecast by exponential smoothing with an additive weekly season (Holt-Winters without a trend).
+
+    The recursion is rolled over the history, of days as in :func:`seasonal_profile`, for each pair of
+    :data:`SMOOTHINGS`, and the pair with the smallest squared errors one day ahead forecasts; these errors make the
+    spread. One step counts at most three winsorised deviations, so an outlier does not carry the forecast away.
+    """
+    history = np.clip(history, -_LARGEST_VALUE, _LARGEST_VALUE)
+    ordered, n = _ordered(history)
+    median = _quantile(ordered, n, 0.5)
+    kept, _ = _pulled_in(history - median[..., None])
+    step = 3 * np.maximum(np.sqrt(np.nanmean(np.where(n[..., None] > 0, kept**2, 0.0), axis=-1)), floor)
+    best = np.full(n.shape, np.inf)
+    expected = np.full(n.shape, np.nan)
+    for smoothing in SMOOTHINGS:
+        ahead, errors = _smoothed(history, median, step, *smoothing)
+        better = errors < best
+        best, expected = np.where(better, errors, best), np.where(better, ahead, expected)
+    spread = np.sqrt(np.where(np.isfinite(best), best, 0.0) * (1 + 1 / np.maximum(n, 1)))
+    return _compare(observed, expected, spread, n, min_points, floor, relative, width)
+
+
+DETECTORS: Final[dict[str, Detector]] = {
+    "zscore": zscore,
+    "iqr": iqr,
+    "robust_zscore": robust_zscore,
+    "seasonal_profile": seasonal_profile,
+    "forecast_residual": forecast_residual,
+}
+
+
+def _robust_spread(history: Floats, median: Floats, n: Ints) -> Floats:
+    """The median absolute deviation in sigmas; the root mean square of the deviations where that is zero."""
+    with np.errstate(invalid="ignore"):
+        away, _ = _ordered(np.minimum(np.abs(history - median[..., None]), _LARGEST_VALUE))
+    middle = _quantile(away, n, 0.5) * _NORMAL_MAD
+    squares = np.where(np.isnan(away), 0.0, away**2).sum(axis=-1)
+    return np.where(middle > 0, middle, np.sqrt(squares / np.maximum(n, 1)))
+
+
+def _pulled_in(history: Floats) -> tuple[Floats, Ints]:
+    """The history with its top and bottom twentieth at the value of their inner neighbours, and how many are known."""
+    ordered, n = _ordered(history)
+    pulled = np.minimum(np.ceil(WINSORISED_SHARE * n).astype(np.int64), np.maximum(n - 1, 0) // 2)
+    lowest = np.clip(_at(ordered, pulled), -_LARGEST_VALUE, _LARGEST_VALUE)
+    highest = np.clip(_at(ordered, n - 1 - pulled), -_LARGEST_VALUE, _LARGEST_VALUE)
+    return np.clip(history, lowest[..., None], highest[..., None]), n
+
+
+def _line(values: Floats, ages: Floats, known: Bools) -> tuple[Floats, Floats]:
+    """Level at age zero and slope of a line through the known values, the slope shrunk towards none."""
+    count = np.maximum(known.sum(axis=-1), 1)
+    at = np.where(known, ages, 0.0)
+    middle = at.sum(axis=-1) / count
+    filled = np.where(known, values, 0.0)
+    mean = filled.sum(axis=-1) / count
+    away = np.where(known, ages - middle[..., None], 0.0)
+    slope = (away * filled).sum(axis=-1) / ((away**2).sum(axis=-1) + _FLAT_DAYS)
+    return mean - slope * middle, slope
+
+
+def _smoothed(history: Floats, start: Floats, step: Floats, alpha: float, gamma: float) -> tuple[Floats, Floats]:
+    """The forecast after the history, and the mean squared error one day ahead in it; the first week only teaches."""
+    window = history.shape[-1]
+    level = np.nan_to_num(start)
+    season = np.zeros((7, *level.shape))
+    squares, count = np.zeros(level.shape), np.zeros(level.shape)
+    for day in range(window):
+        weekday = (day - window) % 7
+        value = history[..., day]
+        known = ~np.isnan(value)
+        error = np.where(known, np.clip(value - level - season[weekday], -step, step), 0.0)
+        level = level + alpha * error
+        season[weekday] += gamma * (1 - alpha) * error
+        if day >= 7:
+            squares += error**2
+            count += known
+    return level + season[0], squares / np.maximum(count, 1)
 
 
 def active_share(history: Floats) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from obs_pipeline.detection.config import (
     AnomalyDetectionConfig,
     GrainFloors,
     Materiality,
+    Method,
     MinimumCalls,
     NewAgentCeiling,
 )
@@ -288,7 +290,7 @@ def test_what_is_not_over_is_no_drop(now, grains):
         ("latency", {"latency_ms": 9000}),
     ],
 )
-@pytest.mark.parametrize("method", ["zscore", "iqr"])
+@pytest.mark.parametrize("method", get_args(Method))
 def test_a_bad_hour_is_critical_in_its_metric_alone(metric, change, method):
     config = AnomalyDetectionConfig.model_validate({"method": {"day": method, "hour": method}})
     rows = [one for one in steady(range(30)) if one["hour"] != at(29, 15)]
