@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -128,15 +128,13 @@ _KEYED: Final = (
     """,
 )
 _FEWER: Final = "CREATE OR REPLACE TEMP TABLE fewer AS SELECT DISTINCT key FROM keyed WHERE source <> $busiest"
-_DAY_MICROSECONDS: Final = 86_400_000_000
 _NEAR_MIDNIGHT: Final = f"""
     CREATE OR REPLACE TEMP TABLE near_midnight AS
     SELECT dt, org, source, event_id, event_time, model, agent, input_tokens, coalesce(output_tokens, 0) AS output_tokens,
         cost, reported_cost, {_RESPONSE_ID} AS response_id, {_MODEL_KEY} AS model_key,
         CAST(event_time + INTERVAL {NEAR_SECONDS} SECOND AS DATE) AS midnight
     FROM usage_events e
-    WHERE (epoch_us(event_time) + {NEAR_SECONDS}000000) % {_DAY_MICROSECONDS} <= 2 * {NEAR_SECONDS}000000
-        AND event_type = 'usage' AND input_tokens > 0 AND model IS NOT NULL
+    WHERE event_type = 'usage' AND input_tokens > 0 AND model IS NOT NULL
 """
 _ALIKE: Final = """
     CREATE OR REPLACE TEMP TABLE alike AS
@@ -318,7 +316,7 @@ def build_twins(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRang
     """The report of the days, replaced in the lake: every same call and near twin, a pair a row."""
     # Only what lies within seconds of midnight is wanted of the day before.
     lake.view(connection, USAGE_EVENTS, days.widened(before=1))
-    connection.execute(_NEAR_MIDNIGHT)
+    connection.execute(f"{_NEAR_MIDNIGHT} AND ({_within_seconds_of_midnight(days)})")
     lake.view(connection, USAGE_EVENTS, days)
     lake.view(connection, USAGE_REJECTED, days)
     before = days.first - timedelta(days=1)
@@ -327,6 +325,15 @@ def build_twins(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRang
     query = f"SELECT {', '.join(USAGE_TWINS.schema.names)} FROM ({_REPORT})"
     with _joins_as_written(connection):
         lake.replace(USAGE_TWINS, days, lambda _version: connection.sql(query))
+
+
+def _within_seconds_of_midnight(days: DayRange) -> str:
+    """SQL for the times around the beginning of each day. As spans, by which the engine leaves out what it need not read."""
+    near = timedelta(seconds=NEAR_SECONDS)
+    midnights = (datetime(day.year, day.month, day.day) for day in days.days())
+    return " OR ".join(
+        f"event_time BETWEEN TIMESTAMP '{midnight - near}' AND TIMESTAMP '{midnight + near}'" for midnight in midnights
+    )
 
 
 def find_alike(connection: duckdb.DuckDBPyConnection) -> None:
