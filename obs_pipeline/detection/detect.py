@@ -353,7 +353,11 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig, now: datetime | Non
     confidences = np.where(
         price_decides,
         scoring.price_confidences(observed, chosen(overcharge)),
-        np.where(np.isnan(stated), scoring.confidences(deviation, points, grain), stated),
+        np.where(
+            np.isnan(stated),
+            scoring.told(scoring.confidences(deviation, points, grain), "windows"),
+            scoring.told(np.nan_to_num(stated), "model"),
+        ),
     )
     confidences = np.where(ceiling_decides, scoring.CEILING_CONFIDENCE, np.nan_to_num(confidences))
     findings = _findings(block, rows, price_decides, chosen(overcharge), by_shift)

@@ -8,6 +8,7 @@ worth reporting, 10 ten times that, whatever the unit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -25,6 +26,10 @@ LARGEST_CONFIDENCE: Final = 0.95
 
 CEILING_CONFIDENCE: Final = 0.5
 """Of a new agent that spends more than its ceiling nothing is known that would tell a fault from a plan."""
+
+RULES: Final[Mapping[str, tuple[float, float]]] = {"windows": (-0.71, 2.59), "model": (-0.39, 0.4)}
+"""Offset and slope by which the logit of what Bayes says becomes that of what was right, for methods that compare windows and
+for the usage model: learned on the alarms of three simulated fleets (``reliability_bench --fit``)."""
 
 INCIDENT_RATE: Final[dict[Grain, float]] = {"day": 3e-3, "hour": 4e-4}
 """Assumed share of values of one series that belong to a real incident: about one incident a year and series."""
@@ -78,6 +83,19 @@ def confidences(deviation: Floats, points: npt.ArrayLike, grain: Grain) -> Float
     n = np.asarray(points, dtype=np.float64)
     real = INCIDENT_RATE[grain] / (INCIDENT_RATE[grain] + false_alarms)
     return np.minimum(real * n / (n + _LEARNING_HALF), LARGEST_CONFIDENCE)
+
+
+def logit(shares: Floats) -> Floats:
+    """The logarithm of the odds, of shares held a thousandth away from nothing and certainty."""
+    kept = np.clip(shares, 1e-3, 1 - 1e-3)
+    odds: Floats = np.log(kept / (1 - kept))
+    return odds
+
+
+def told(shares: Floats, rule: str) -> Floats:
+    """What is told as confidence of what Bayes says, by one of :data:`RULES`; it rises with it."""
+    offset, slope = RULES[rule]
+    return np.minimum(1 / (1 + np.exp(-(offset + slope * logit(shares)))), LARGEST_CONFIDENCE)
 
 
 def price_confidences(observed: Floats, overcharge: Floats) -> Floats:

@@ -71,6 +71,17 @@ def test_confidence_rises_with_sigmas_and_with_history_and_never_claims_certaint
     assert full.max() <= scoring.LARGEST_CONFIDENCE
 
 
+@pytest.mark.parametrize("rule", list(scoring.RULES))
+def test_what_is_told_rises_with_what_bayes_says_and_never_claims_certainty(rule):
+    shares = np.linspace(0, 1, 101)
+    told = scoring.told(shares, rule)
+    assert np.all(np.diff(told) >= 0)
+    assert told.min() > 0
+    assert told.max() <= scoring.LARGEST_CONFIDENCE
+    offset, slope = scoring.RULES[rule]
+    assert scoring.logit(told)[50] == pytest.approx(offset + slope * 0)
+
+
 def test_the_price_marks_are_inclusive_and_skip_info():
     marks = PriceContradiction(warning=1, critical=10)
     assert scoring.price_ranks(np.array([0, 0.99, 1, 9.99, 10]), marks).tolist() == [0, 0, 2, 2, 3]
