@@ -29,14 +29,15 @@ def build_daily(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRang
 
 
 def hourly_rows(connection: duckdb.DuckDBPyConnection) -> pa.RecordBatchReader:
-    """The view ``usage_events`` summed to hours, each latency histogram with its counts added up."""
-    columns = ", ".join(USAGE_HOURLY.schema.names)
+    """The view ``usage_events`` summed to hours, each hour's latencies counted by bucket."""
+    columns = ", ".join(USAGE_HOURLY.schema.names).replace("latency_histogram", "latency_buckets")
     query = load_sql("obs_pipeline.usage", "hourly")
     summed = connection.sql(f"SELECT {columns} FROM ({query})").to_arrow_reader(_ROWS_AT_ONCE)
+    schema = summed.schema.set(_HISTOGRAM, USAGE_HOURLY.schema.field(_HISTOGRAM))
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in summed:
-            histograms = latency.compacted(batch.column(_HISTOGRAM))
-            yield batch.set_column(_HISTOGRAM, summed.schema.field(_HISTOGRAM), histograms)
+            histograms = latency.histograms_of(batch.column(_HISTOGRAM))
+            yield batch.set_column(_HISTOGRAM, schema.field(_HISTOGRAM), histograms)
 
-    return pa.RecordBatchReader.from_batches(summed.schema, batches())
+    return pa.RecordBatchReader.from_batches(schema, batches())

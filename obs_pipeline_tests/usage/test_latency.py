@@ -98,22 +98,22 @@ def test_percentiles_of_a_column_do_not_depend_on_how_much_is_laid_flat_at_once(
     assert np.isnan(latency.quantiles_of(column.slice(0, 0), [], 3, [0.5])).all()
 
 
+BUCKET_LISTS = st.lists(st.one_of(st.none(), st.lists(st.integers(-23, 200), max_size=12)))
+
+
 @settings(deadline=None)
-@given(st.lists(st.one_of(st.none(), st.lists(st.tuples(st.integers(-23, 200), st.integers(1, 9)), max_size=12))))
-def test_a_compacted_histogram_names_each_bucket_once_and_counts_the_same_calls(rows):
-    packed = [None if row is None else [int(latency.pack([b], [n])[0]) for b, n in row] for row in rows]
-    found = latency.compacted(pa.array(packed, latency.HISTOGRAM)).to_pylist()
-    expected = [None if row is None else Counter() for row in rows]
-    for counts, row in zip(expected, rows, strict=True):
-        for bucket, count in row or []:
-            counts[bucket] += count
+@given(BUCKET_LISTS, st.sampled_from([1, 50, 500_000]))
+def test_a_histogram_names_each_bucket_once_in_rising_order_and_counts_its_calls(rows, cells):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(latency, "_CELLS_AT_ONCE", cells)
+        found = latency.histograms_of(pa.array(rows, pa.list_(pa.int16()))).to_pylist()
     told = [
         None if one is None else list(zip(*(part.tolist() for part in latency.unpack(one)), strict=True))
         for one in found
     ]
-    assert told == [None if one is None else sorted(one.items()) for one in expected]
+    assert told == [None if row is None else sorted(Counter(row).items()) for row in rows]
 
 
-def test_a_part_of_a_column_is_compacted_like_the_whole():
-    column = pa.array([[5, 5], None, [], [7, 6, 7]], latency.HISTOGRAM)
-    assert latency.compacted(column.slice(1)).to_pylist() == latency.compacted(column).to_pylist()[1:]
+def test_a_part_of_a_column_is_counted_like_the_whole():
+    column = pa.array([[5, 5], None, [], [7, 6, 7]], pa.list_(pa.int16()))
+    assert latency.histograms_of(column.slice(1)).to_pylist() == latency.histograms_of(column).to_pylist()[1:]
