@@ -1,10 +1,12 @@
--- usage_events and usage_rejected (some days, and the days before them that ids are compared with) → a verdict on every
--- row whose (source, event id) is there more than once. In order of event time, then content, file and row, a row stays
--- unless its predecessor is of the same day or no more days before than the one row of id_reach says (an interval): the
--- answer depends neither on the order of landing nor on how many days are settled at once. Rows quarantined as conflicts
--- earlier take part again, so it does not depend either on when the batch ran in between. The same content again is a duplicate, other content under the same id a conflict.
+-- suspects (the usage_events of some days, and of the days before them that ids are compared with; those whose id is known
+-- to stand there once may be left out) and usage_rejected of the same days → a verdict on every row whose (source, event
+-- id) is there more than once. In order of event time, then content, file and row, a row stays unless its predecessor is
+-- of the same day or no more days before than the one row of id_reach says (an interval): the answer depends neither on
+-- the order of landing nor on how many days are settled at once. Rows quarantined as conflicts earlier take part again, so
+-- it does not depend either on when the batch ran in between. The same content again is a duplicate, other content under
+-- the same id a conflict.
 WITH repeated AS (
-    SELECT source, event_id FROM usage_events GROUP BY source, event_id HAVING count(*) > 1
+    SELECT source, event_id FROM suspects GROUP BY source, event_id HAVING count(*) > 1
     UNION
     SELECT source, event_id FROM usage_rejected WHERE reason = 'id_conflict'
 ),
@@ -36,7 +38,7 @@ described AS (
             concat('error_type=', coalesce(e.error_type, '')),
             concat('attributes=', coalesce(e.attributes, ''))
         ) AS content
-    FROM usage_events AS e
+    FROM suspects AS e
     INNER JOIN repeated AS r ON e.source = r.source AND e.event_id = r.event_id
     UNION
     SELECT dt, source, event_id, event_time, file_id, row_number, raw AS content
