@@ -317,13 +317,14 @@ class Lake:
 
 
 def _writer(table: LakeTable) -> WriterProperties:
-    """Only text is worth a dictionary: trying one for numbers costs the writer twice the time and saves a tenth of the bytes."""
+    """Only text is worth a dictionary: trying one for numbers costs the writer twice the time and saves a tenth of the bytes.
+    LZ4 takes the bytes of Snappy and reads faster."""
     plain = ColumnProperties(dictionary_enabled=False)
     numbers = [
         column.name for column in table.schema if column.name != PARTITION and not pa.types.is_string(column.type)
     ]
     return WriterProperties(
-        compression="SNAPPY",
+        compression="LZ4_RAW",
         max_row_group_size=table.group_rows,
         column_properties=dict.fromkeys(numbers, plain),
     )
