@@ -130,6 +130,17 @@ def end_to_end(home: Path, usage: Path) -> list[Stage]:
     return [landing, batch, total]
 
 
+def step_seconds(home: Path) -> dict[str, float]:
+    """Seconds on the clock of each step of the newest batch, in the order they began, as Dagster recorded them."""
+    from dagster import DagsterInstance
+
+    with DagsterInstance.from_config(str(home / "dagster")) as instance:
+        (run,) = instance.get_runs(limit=1)
+        found = instance.get_run_step_stats(run.run_id)
+    done = [step for step in found if step.start_time and step.end_time]
+    return {step.step_key: step.end_time - step.start_time for step in sorted(done, key=lambda step: step.start_time)}
+
+
 def against_the_engine(home: Path) -> list[Stage]:
     """The hourly aggregation beside the bare engine, over the files of the same lake, each in a process of its own."""
     return [
@@ -288,6 +299,7 @@ def run(
         data = home / "fleet"
         simulate(data, events, agents, days)
     stages = end_to_end(home / "obs", data / "usage")
+    steps = step_seconds(home / "obs")
     bare = against_the_engine(home / "obs")
     bare_seconds = {stage.name: _engine_seconds(home / "obs", stage.name) for stage in bare}
     base = bare_seconds["bare hourly group-by"]
@@ -296,6 +308,7 @@ def run(
     policies = policy_bench.policy_stages(home / "policies", *(policy_bench.LARGE if large else policy_bench.USUAL))
     console.print()
     console.print(_table(f"Files to marts, {events:,} events", stages))
+    console.print("steps of the batch, seconds: " + ", ".join(f"{name} {took:.1f}" for name, took in steps.items()))
     compared = Table("", title="Hourly aggregation", title_justify="left")
     for column in ("seconds", "× the bare group-by", "peak MB of the process"):
         compared.add_column(column, justify="right")
@@ -328,6 +341,7 @@ def run(
         "days": days,
         "machine": facts,
         "end_to_end": [asdict(stage) for stage in stages],
+        "step_seconds": steps,
         "engine_seconds": bare_seconds,
         "ratio_to_bare_group_by": ratios,
         "engine_peak_mb": {stage.name: stage.peak_mb for stage in bare},
