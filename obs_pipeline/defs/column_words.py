@@ -134,7 +134,7 @@ WORDS: Final[Mapping[str, str]] = {
 }
 
 _OTHERWISE: Final[Mapping[tuple[str, str], str]] = {
-    ("baselines", "state"): "ok, or learning while there is no band yet.",
+    ("baselines", "state"): "ok, learning while there is no band yet, or borrowed from the agents around a new one.",
     ("billed_buckets", "amount"): "What was charged, in the bill's currency.",
     ("billed_buckets", "cost"): "What was charged (USD); null where the currency is another.",
     ("billed_buckets", "kind"): "cost: what was charged; usage: what was used.",
