@@ -17,6 +17,7 @@ from obs_pipeline.detection.config import AnomalyDetectionConfig
 from obs_pipeline.detection.detect import Detection, detect_anomalies
 from obs_pipeline.detection.models import Anomaly, anomalies_from_table, worst_anomalies
 from obs_pipeline.storage.engine import connect, load_sql
+from obs_pipeline.usage.aggregates import hourly_rows
 
 SAMPLE = Path(obs_pipeline.__file__).parent.parent / "sample_data" / "aider-analytics.jsonl.gz"
 FIRST, LAST = date(2024, 8, 13), date(2026, 4, 25)
@@ -56,8 +57,9 @@ def detection(tmp_path_factory: pytest.TempPathFactory) -> Detection:
             "agent: 'VARCHAR', model: 'VARCHAR', input_tokens: 'BIGINT', output_tokens: 'BIGINT', cost: 'VARCHAR'})"
         )
         connection.execute(EVENTS)
-        for grain in ("hourly", "daily"):
-            connection.execute(f"CREATE TABLE usage_{grain} AS {load_sql('obs_pipeline.usage', grain)}")
+        connection.register("hours", hourly_rows(connection).read_all())
+        connection.execute("CREATE TABLE usage_hourly AS SELECT * FROM hours")
+        connection.execute(f"CREATE TABLE usage_daily AS {load_sql('obs_pipeline.usage', 'daily')}")
         hourly, daily = (
             connection.sql(load_sql("obs_pipeline.detection", name)).to_arrow_table()
             for name in ("series_hourly", "series_daily")
