@@ -48,11 +48,13 @@ _RELEARN_AFTER: Final = 48
 _RELEARN_AT: Final = 4.0
 _WINSOR: Final = 4.0
 _SHRINK: Final = 1.5
+_LAW_AFTER_VISITS: Final = 2.5
+"""Visits to an hour of the day before its residuals teach the variance: earlier ones are errors of the profile."""
 
 # Columns of an amount's state, before the profile sums and the rings.
 _LX, _LF, _RX, _RF, _S11, _S12, _S22, _T1, _T2, _OFF, _AGE, _TICK = range(12)
 _HEAD: Final = 12
-_AMOUNT_WIDTH: Final = _HEAD + 2 * WEEK + 2 * 24 + 3 * RING
+_AMOUNT_WIDTH: Final = _HEAD + 2 * WEEK + 2 * 24 + 4 * RING
 _RATIO_HEAD: Final = 8
 _RATIO_WIDTH: Final = _RATIO_HEAD + 2 * 24 + 2 * 12
 _FAILURE_WIDTH: Final = 4 + 4 * RING
@@ -177,24 +179,28 @@ def _amounts(
             f = (row[how + h] + _SHRINK * level * f_day) / (row[how + WEEK + h] + _SHRINK * level)
             f = max(f, 1e-4)
             mu = level * f
+            # What this hour of the week alone has shown: between it and mu lies what was only borrowed from the day.
+            alone = level * row[how + h] / row[how + WEEK + h] if row[how + WEEK + h] > 0 else mu
             a, b = _law(row, level)
             sd = math.sqrt(a * mu + b * mu * mu)
             expected[s, t], spread[s, t] = mu, sd
             volume[s, t] = level / a
             row[ring + slot], row[ring + RING + slot], row[ring + 2 * RING + slot] = x, mu, mu * mu
-            total, means, squares, wait = 0.0, 0.0, 0.0, 0
+            row[ring + 3 * RING + slot] = alone
+            total, means, squares, shown = 0.0, 0.0, 0.0, 0.0
             for back in range(RING):
                 at = (slot - back) % RING
                 if not math.isnan(row[ring + at]) and row[_TICK] > back:
                     total += row[ring + at]
                     means += row[ring + RING + at]
                     squares += row[ring + 2 * RING + at]
-                    wait += 1
+                    shown += row[ring + 3 * RING + at]
                 if back == 0 or back == 5 or back == 23:
                     scale = 0 if back == 0 else (1 if back == 5 else 2)
                     if means > 0.0:
                         wide = max(b * squares / (means * means), 1e-6)
-                        residuals[scale, s, t] = _stabilised(total, a, wide) - _stabilised(means, a, wide)
+                        nearest = min(max(total, min(means, shown)), max(means, shown))
+                        residuals[scale, s, t] = _stabilised(total, a, wide) - _stabilised(nearest, a, wide)
             row[_OFF] = row[_OFF] + 1.0 if abs(residuals[2, s, t]) > _RELEARN_AT else 0.0
             young = row[_AGE] < 48.0
             reach = (2.0 if young else 1.0) * _WINSOR * sd
@@ -210,9 +216,10 @@ def _amounts(
             row[day + 24 + d] = level + _DAY_VISIT * row[day + 24 + d]
             row[how + h] = pulled + _WEEK_VISIT * row[how + h]
             row[how + WEEK + h] = level + _WEEK_VISIT * row[how + WEEK + h]
+            taught = 1.0 if row[day + 24 + d] >= _LAW_AFTER_VISITS * level else 0.0
             # In units of the level, so that the law means the same for dollars and for cents.
             m, r2 = mu / level, ((pulled - mu) / level) ** 2
-            w = 1.0 / (m + 0.1) ** 2
+            w = taught / (m + 0.1) ** 2
             y = r2 / max(m, 0.02)
             row[_S11] = w + _LAW_MEMORY * row[_S11]
             row[_S12] = w * m + _LAW_MEMORY * row[_S12]

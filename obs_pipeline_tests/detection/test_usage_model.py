@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obs_pipeline.detection import usage_model
+from obs_pipeline.detection import calibration, usage_model
 from obs_pipeline_tests.performance import detection_bench
 from obs_pipeline_tests.performance.fleets import FLEETS, WEEK
 
@@ -162,3 +162,14 @@ def test_it_finds_more_incidents_than_a_zscore_at_the_same_false_alarms(fleet: s
     for rate in ("0.1", "0.02"):
         assert measured["usage model"]["recall"][rate] > measured["z-score, 28 days"]["recall"][rate]
     assert measured["usage model"]["auprc"] > 2 * measured["z-score, 28 days"]["auprc"]
+
+
+@pytest.mark.parametrize("size", [10.0, 60.0, 1000.0])
+def test_weekends_without_work_are_no_drop_once_one_was_seen_and_mondays_no_spike(size: float):
+    clock = np.arange(6 * WEEK)
+    busy = (clock % 24 >= 8) & (clock % 24 < 18) & (clock // 24 % 7 < 5)
+    calls = np.random.default_rng(1).poisson(np.where(busy, size, 0.0), (20, clock.size)).astype(float)
+    surprise, _ = calibration.surprise(calibration.shipped()["calls"], usage_model.score("amount", calls))
+    days = surprise[:, 2 * WEEK :].reshape(20, -1, 7, 24).max(axis=(1, 3))
+    assert days.max() < 2.75
+    assert (days >= 2.0).mean() < 0.05
