@@ -39,7 +39,8 @@ class PanelConfig(BaseModel):
 
     ``band`` is the width of lower … upper in standard errors to either side. ``incident_rate`` is the share of half
     days in which an incident is to be expected; confidence rests on it. ``cycles`` looks for cycles other than day and
-    week. ``counters`` scores series that only ever rise by their increments. ``workers`` are threads.
+    week. ``counters`` scores series that only ever rise by their increments. ``usage_model`` lets it judge hours of
+    what is never negative. ``workers`` are threads.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,7 @@ class PanelConfig(BaseModel):
     incident_rate: Annotated[float, Field(gt=0, lt=1)] = INCIDENT_RATE
     cycles: bool = True
     counters: bool = True
+    usage_model: bool = True
     workers: Annotated[int, Field(ge=1, le=64)] = 2
 
 

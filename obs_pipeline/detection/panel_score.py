@@ -11,7 +11,9 @@ How a score comes about
 3. ``T`` is damped by ``n / (n + 10)`` while fewer values are known, and echoes of an incident keep three quarters.
 4. ``S = −log10 P(an ordinary half day reaches this T)``, by a table measured on simulated series without incidents.
    ``S`` decides the severity, orders all points, and gives ``score`` (0–100, strictly rising with it).
-5. ``confidence = r / (r + 10^−S) · n / (n + n₀)``: the share of such alarms that are right if this share ``r`` of half
+5. Hours of what is never negative are judged by the usage model instead, over all series of the table together
+   (:mod:`obs_pipeline.detection.hourly`); ``S`` is its surprise and a fifth of that of the view ``motion``.
+6. ``confidence = r / (r + 10^−S) · n / (n + n₀)``: the share of such alarms that are right if this share ``r`` of half
    days holds an incident (one in 644 unless set), less while young (``n₀`` = three days of points).
 """
 
@@ -19,11 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from obs_pipeline.detection.calibration import ECHO_SHARE as USAGE_ECHO_SHARE
+from obs_pipeline.detection.hourly import HourlyScores
+from obs_pipeline.detection.hourly import judge as judge_hours
 from obs_pipeline.detection.panel_config import PanelConfig
 from obs_pipeline.detection.ragged import (
     COUNTER_AFTER,
@@ -33,10 +39,11 @@ from obs_pipeline.detection.ragged import (
     counters_of,
     increments_of,
     known_before,
+    lowest_so_far,
     window_sums,
 )
 from obs_pipeline.detection.rates import count_surprises, running_rates
-from obs_pipeline.detection.surprise import LARGEST_SURPRISE, keep_onsets, mean_and_leader, tail_surprises
+from obs_pipeline.detection.surprise import ECHO_SHARE, LARGEST_SURPRISE, keep_onsets, mean_and_leader, tail_surprises
 from obs_pipeline.detection.views import VIEWS, view_residuals
 
 Floats = npt.NDArray[np.float64]
@@ -49,9 +56,11 @@ SURPRISE_OF_HALF_DAYS: Final = (
 )
 """``T``, and −log10 of the share of half days whose largest ``T`` is at least that: 22 kinds of simulated series."""
 
-_SCORE_MARKS: Final = ((0.0, 1.5, 2.0, 2.75, 5.0), (0.0, 20.0, 50.0, 80.0, 100.0))
+_SCORE_MARKS: Final = ((0.0, 1.5, 2.0, 2.75, 5.0, 10.0), (0.0, 20.0, 50.0, 80.0, 95.0, 100.0))
 _WORTH_A_TAIL: Final = 0.5  # surprises below it need no exact tail to be found harmless
 _YOUNG: Final = 10.0
+_MOTION: Final = VIEWS.index("motion")
+_MOTION_SHARE: Final = 0.2  # of its surprise, on top of that of the usage model
 _PORTION: Final = 250_000
 _LARGEST_VALUE: Final = 1e100
 
@@ -60,7 +69,8 @@ class PanelScores(NamedTuple):
     """One entry per value, in the shape of the values.
 
     ``surprise`` is ``S``; ``severity`` 0 none, 1 info, 2 warning, 3 critical; ``view`` a position in
-    :data:`~obs_pipeline.detection.views.VIEWS`, the view surprised most, −1 for an unknown value. ``expected``,
+    :data:`~obs_pipeline.detection.views.VIEWS`, the view surprised most, the one after the last of them where the usage
+    model had the say, −1 for an unknown value. ``expected``,
     ``lower`` and ``upper`` are in the unit of the values and NaN before the first known value. All else is finite;
     an unknown value has a surprise, score and confidence of zero.
     """
@@ -114,44 +124,110 @@ def score_series(
     a series is the median distance of its times so far. ``progress`` is told how many values are done, now and then.
     """
     config = config or PanelConfig()
-    if values.size == 0:
-        nothing = np.zeros(0)
-        return PanelScores._make([nothing] * 6 + [np.zeros(0, np.int8), np.zeros(0, np.int64)])
     whole = Ragged(values, starts, times, exposure)
-    portions = whole.portions(_PORTION)
-    with ThreadPoolExecutor(config.workers) as pool:
-        done = []
-        for portion, scores in zip(portions, pool.map(lambda one: _score(one, config), portions), strict=True):
-            done.append(scores)
-            if progress is not None:
-                progress(portion.values.size)
-    return PanelScores._make(np.concatenate(columns) for columns in zip(*done, strict=True))
+    counted = _counted(whole)
+    outlook = _Outlook.empty(values.size)
+    for chosen, part in ((~counted, replace(whole, exposure=None)), (counted, whole)):
+        if chosen.any():
+            for column, found in zip(outlook, _judge(part.select(chosen), config, progress), strict=True):
+                column[chosen] = found
+    return _verdict(outlook, config)
+
+
+def _counted(series: Ragged) -> npt.NDArray[np.bool_]:
+    """Which values are counts: those since the first exposure of their series, until one of them is no whole number."""
+    if series.exposure is None:
+        return np.zeros(series.values.size, dtype=bool)
+    exposed = np.isfinite(series.exposure)
+    broken = exposed & np.isfinite(series.values) & (series.values != np.rint(series.values))
+    seen = lowest_so_far(np.where(exposed, 0.0, np.nan), series.starts) == 0
+    counted: npt.NDArray[np.bool_] = seen & (lowest_so_far(np.where(broken, 0.0, np.nan), series.starts) > 0)
+    return counted
 
 
 class _Outlook(NamedTuple):
+    """What is said of each point: ``odd`` is the surprise ``S``, ``motion`` that of the view of this name, ``past`` the
+    number of known values before, ``half_day`` the points of half a day."""
+
+    expected: Floats
+    lower: Floats
+    upper: Floats
+    odd: Floats
+    motion: Floats
+    view: Ints
+    past: Floats
+    half_day: Ints
+
+    @classmethod
+    def empty(cls, size: int) -> _Outlook:
+        return cls(*(np.zeros(size, dtype=np.int64 if name in ("view", "half_day") else float) for name in cls._fields))
+
+
+def _judge(series: Ragged, config: PanelConfig, progress: Progress | None) -> _Outlook:
+    """The views of each series, and for hours the usage model over all of them. All are counts, or none is."""
+    known = np.isfinite(series.values)
+    if series.exposure is not None:
+        known &= np.isfinite(series.exposure) & (series.exposure > 0)
+    values = np.where(known, np.clip(series.values, -_LARGEST_VALUE, _LARGEST_VALUE), np.nan)
+    series = replace(series, values=values)
+    portions = series.portions(_PORTION)
+    with ThreadPoolExecutor(config.workers) as pool:
+        done = []
+        for portion, found in zip(portions, pool.map(lambda one: _look_at(one, config), portions), strict=True):
+            done.append(found)
+            if progress is not None:
+                progress(portion.values.size)
+    outlook = _Outlook._make(np.concatenate(columns) for columns in zip(*done, strict=True))
+    hours = judge_hours(series, config.band) if config.usage_model else None
+    return outlook if hours is None else _with_usage(outlook, hours, series)
+
+
+def _with_usage(outlook: _Outlook, hours: HourlyScores, series: Ragged) -> _Outlook:
+    """The usage model's word where it has one."""
+    said = ~np.isnan(hours.surprise)
+    odd = np.where(said, hours.surprise + _MOTION_SHARE * outlook.motion, 0.0)
+    kept = np.empty_like(odd)
+    keep_onsets(odd, series.starts, outlook.half_day, USAGE_ECHO_SHARE, kept)
+    chosen = {
+        "expected": hours.expected,
+        "lower": hours.lower,
+        "upper": hours.upper,
+        "odd": np.maximum(kept - hours.asked, 0.0),
+        "view": np.full(odd.size, len(VIEWS)),
+    }
+    return outlook._replace(**{name: np.where(said, column, getattr(outlook, name)) for name, column in chosen.items()})
+
+
+class _Looked(NamedTuple):
     """What the views say of each point: ``surprise`` is ``T``."""
 
     expected: Floats
     spread: Floats
     surprise: Floats
+    motion: Floats
     view: Ints
 
 
-def _score(series: Ragged, config: PanelConfig) -> PanelScores:
+def _look_at(series: Ragged, config: PanelConfig) -> _Outlook:
     calendar = calendar_of(series)
-    known = np.isfinite(series.values)
-    if series.exposure is not None:
-        known &= np.isfinite(series.exposure) & (series.exposure > 0)
-    values = np.where(known, np.clip(series.values, -_LARGEST_VALUE, _LARGEST_VALUE), np.nan)
-    series = Ragged(values, series.starts, series.times, series.exposure)
-    outlook = _counts(series, calendar, config) if series.exposure is not None else _plain(series, calendar, config)
-    lower, upper = outlook.expected - config.band * outlook.spread, outlook.expected + config.band * outlook.spread
-    if series.exposure is not None:
-        lower = np.maximum(lower, 0.0)
-    return _verdict(series, calendar, outlook, lower, upper, config)
+    looked = _counts(series, calendar, config) if series.exposure is not None else _plain(series, calendar, config)
+    lower, upper = looked.expected - config.band * looked.spread, looked.expected + config.band * looked.spread
+    unknown = np.isnan(series.values)
+    onsets = np.empty_like(lower)
+    keep_onsets(np.where(unknown, 0.0, looked.surprise), series.starts, calendar.half_day, ECHO_SHARE, onsets)
+    return _Outlook(
+        expected=looked.expected,
+        lower=lower if series.exposure is None else np.maximum(lower, 0.0),
+        upper=upper,
+        odd=np.interp(onsets, *SURPRISE_OF_HALF_DAYS),
+        motion=np.nan_to_num(looked.motion),
+        view=np.where(unknown, -1, looked.view),
+        past=known_before(series.values, series.starts),
+        half_day=calendar.half_day,
+    )
 
 
-def _plain(series: Ragged, calendar: Calendar, config: PanelConfig) -> _Outlook:
+def _plain(series: Ragged, calendar: Calendar, config: PanelConfig) -> _Looked:
     if not config.counters:
         return _look(series.values, series.starts, series, calendar, config)
     counters = counters_of(series)
@@ -164,7 +240,7 @@ def _plain(series: Ragged, calendar: Calendar, config: PanelConfig) -> _Outlook:
     return outlook._replace(expected=outlook.expected + np.where(counted, base, 0.0))
 
 
-def _counts(series: Ragged, calendar: Calendar, config: PanelConfig) -> _Outlook:
+def _counts(series: Ragged, calendar: Calendar, config: PanelConfig) -> _Looked:
     assert series.exposure is not None
     counts = series.values
     trials = np.where(np.isfinite(series.exposure) & (series.exposure > 0), series.exposure, np.nan)
@@ -184,7 +260,7 @@ def _counts(series: Ragged, calendar: Calendar, config: PanelConfig) -> _Outlook
     return outlook._replace(expected=expected, spread=spread, surprise=limited)
 
 
-def _look(values: Floats, starts: Ints, series: Ragged, calendar: Calendar, config: PanelConfig) -> _Outlook:
+def _look(values: Floats, starts: Ints, series: Ragged, calendar: Calendar, config: PanelConfig) -> _Looked:
     """Views, tails and their mean. ``starts`` may cut the series further."""
     residuals = np.empty((len(VIEWS), values.size))
     surprises = np.empty_like(residuals)
@@ -197,31 +273,20 @@ def _look(values: Floats, starts: Ints, series: Ragged, calendar: Calendar, conf
     tail_surprises(residuals, starts, surprises)
     mean_and_leader(surprises, means, leaders)
     past = known_before(values, starts)
-    return _Outlook(expected, spread, means * past / (past + _YOUNG), leaders)
+    return _Looked(expected, spread, means * past / (past + _YOUNG), surprises[_MOTION], leaders)
 
 
-def _verdict(
-    series: Ragged, calendar: Calendar, outlook: _Outlook, lower: Floats, upper: Floats, config: PanelConfig
-) -> PanelScores:
-    unknown = np.isnan(series.values)
-    odd = np.where(unknown, 0.0, outlook.surprise)
-    onsets = np.empty_like(odd)
-    keep_onsets(odd, series.starts, calendar.half_day, onsets)
-    surprise = np.interp(onsets, *SURPRISE_OF_HALF_DAYS)
+def _verdict(outlook: _Outlook, config: PanelConfig) -> PanelScores:
     marks = (config.marks.info, config.marks.warning, config.marks.critical)
+    rate, past, three_days = config.incident_rate, outlook.past, 6.0 * outlook.half_day
+    confidence = rate / (rate + 10.0**-outlook.odd) * past / np.maximum(past + three_days, 1.0)
     return PanelScores(
         expected=outlook.expected,
-        lower=lower,
-        upper=upper,
-        surprise=surprise,
-        score=np.interp(surprise, *_SCORE_MARKS),
-        confidence=np.where(unknown, 0.0, _confidence(surprise, series, calendar, config.incident_rate)),
-        severity=np.searchsorted(marks, surprise, side="right").astype(np.int8),
-        view=np.where(unknown, -1, outlook.view),
+        lower=outlook.lower,
+        upper=outlook.upper,
+        surprise=outlook.odd,
+        score=np.interp(outlook.odd, *_SCORE_MARKS),
+        confidence=np.where(outlook.view < 0, 0.0, confidence),
+        severity=np.searchsorted(marks, outlook.odd, side="right").astype(np.int8),
+        view=outlook.view,
     )
-
-
-def _confidence(surprise: Floats, series: Ragged, calendar: Calendar, rate: float) -> Floats:
-    past = known_before(series.values, series.starts)
-    three_days = 6.0 * calendar.half_day
-    return rate / (rate + 10.0**-surprise) * past / (past + three_days)

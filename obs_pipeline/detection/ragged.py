@@ -49,6 +49,16 @@ class Ragged:
         edges = np.flatnonzero(np.diff(portion, prepend=-2) != 0).tolist()
         return [self._part(a, b) for a, b in zip(edges, [*edges[1:], self.starts.size - 1], strict=True)]
 
+    def select(self, chosen: npt.NDArray[np.bool_]) -> Ragged:
+        """Some of the points, each still in its series; a series without any of them is left out."""
+        lengths = np.bincount(self.owner[chosen])
+        return Ragged(
+            self.values[chosen],
+            np.concatenate([[0], np.cumsum(lengths[lengths > 0])]).astype(np.int64),
+            None if self.times is None else self.times[chosen],
+            None if self.exposure is None else self.exposure[chosen],
+        )
+
     def _part(self, a: int, b: int) -> Ragged:
         inside = slice(self.starts[a], self.starts[b])
         return Ragged(
@@ -98,6 +108,23 @@ def known_before(values: Floats, starts: Ints) -> Floats:
     running = np.concatenate([[0], np.cumsum(~np.isnan(values))])
     before: Floats = (running[:-1] - np.repeat(running[starts[:-1]], np.diff(starts))).astype(np.float64)
     return before
+
+
+def lowest_so_far(values: Floats, starts: Ints) -> Floats:
+    """The smallest known value of its own series up to and with each; infinite before the first."""
+    lowest = np.empty(values.size)
+    _lowest_so_far(values, starts, lowest)
+    return lowest
+
+
+@numba.njit(cache=True, nogil=True)
+def _lowest_so_far(values: Floats, starts: Ints, lowest: Floats) -> None:
+    for series in range(starts.size - 1):
+        least = np.inf
+        for i in range(starts[series], starts[series + 1]):
+            if values[i] < least:
+                least = values[i]
+            lowest[i] = least
 
 
 def window_sums(column: Floats, first: Ints) -> Floats:

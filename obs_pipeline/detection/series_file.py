@@ -10,7 +10,8 @@ Timestamps: ISO 8601 and other common dates (month before day where both are pos
 milliseconds, microseconds or nanoseconds since 1970, or any rising number below 10⁸, which is taken for a position
 without a clock. Within a file all rows use one kind.
 
-Answers for odd rows: an empty, NaN or infinite value is unknown, as is one with no exposure; it is scored 0 with the
+Answers for odd rows: an empty, NaN or infinite value is unknown, as is one with no exposure in a series that had one
+before; a series without any exposure is none of counts, whatever else is in the file. What is unknown is scored 0 with the
 method ``missing`` and still has its baseline. Rows of the same series and time are scored one after the other, in the
 order of the file. The first value of a series has no baseline, the method ``learning``, and the score 0.
 """
@@ -114,9 +115,13 @@ def answers(file: SeriesFile, scores: PanelScores) -> pa.Table:
     nothing = pa.scalar(None, pa.string())
     kept = pa.table({name: pc.if_else(pc.equal(file.table[name], ""), nothing, file.table[name]) for name in own})
     severities = pa.array(["none", *SEVERITIES]).take(pa.array(scores.severity.astype(np.int64)))
-    kind = "views" if file.exposure is None else "counts"
-    methods = pa.array(["missing", "learning", *(f"{kind}:{view}" for view in VIEWS)])
-    chosen = np.where(scores.view < 0, 0, np.where(np.isnan(scores.expected), 1, scores.view + 2))
+    by_view = [f"{kind}:{view}" for kind in ("views", "counts") for view in (*VIEWS, "hours")]
+    methods = pa.array(["missing", "learning", *by_view])
+    counts = np.zeros(scores.view.size, dtype=bool)
+    if file.exposure is not None:
+        counts[file.order] = np.isfinite(file.exposure)
+    by_view_at = 2 + scores.view + (len(VIEWS) + 1) * counts
+    chosen = np.where(scores.view < 0, 0, np.where(np.isnan(scores.expected), 1, by_view_at))
     added = {
         "baseline": pa.array(scores.expected, from_pandas=True),
         "lower": pa.array(scores.lower, from_pandas=True),

@@ -113,7 +113,7 @@ def test_a_count_has_its_trials(path: Path):
     answered = rows_of(path, text)
     worst = max(range(400), key=lambda index: answered[index]["score"])
     assert worst == 350
-    assert answered[350]["method"].startswith("counts:")
+    assert answered[350]["method"] == "counts:hours"
     assert answered[350]["baseline"] == pytest.approx(2, rel=0.5)
 
 
@@ -192,6 +192,15 @@ def test_what_is_written_is_what_was_answered(path: Path, tmp_path: Path):
     assert [row["note"] for row in back] == ['a, "b"', "", "é"]
     assert [row["score"] for row in back] == table["score"].to_pylist()
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
+def test_series_with_and_without_an_exposure_share_a_file(path: Path):
+    rng = np.random.default_rng(1)
+    rows = [f"errors,{1767225600 + 3600 * i},{rng.binomial(100, 0.02)},100" for i in range(300)]
+    rows += [f"cost,{1767225600 + 3600 * i},{rng.gamma(20.0)}," for i in range(300)]
+    answered = rows_of(path, "series,timestamp,value,exposure\n" + "\n".join(rows))
+    assert {row["method"].split(":")[0] for row in answered[50:300]} == {"counts"}
+    assert {row["method"].split(":")[0] for row in answered[350:]} == {"views"}
 
 
 VALUES = st.one_of(

@@ -209,7 +209,7 @@ def test_nothing_known_is_answered_with_nothing():
 def test_an_onset_beats_the_half_day_before_and_its_echo_keeps_its_share():
     values = np.array([1.0, 2.0, 2.0, 1.0, 0.5, 0.5, 1.0, 0.0, 3.0, 1.0])
     kept = np.empty_like(values)
-    keep_onsets(values, np.array([0, 8, 10]), np.full(10, 3), kept)
+    keep_onsets(values, np.array([0, 8, 10]), np.full(10, 3), ECHO_SHARE, kept)
     echo = ECHO_SHARE
     expected = [1.0, 2.0, 2.0 * echo, echo, 0.5 * echo, 0.5 * echo, 1.0 * echo, 0.0, 3.0, echo]
     np.testing.assert_allclose(kept, expected)
@@ -219,10 +219,12 @@ def test_an_onset_beats_the_half_day_before_and_its_echo_keeps_its_share():
 @given(values=st.lists(st.floats(0, 8), min_size=1, max_size=60), window=st.integers(1, 20))
 def test_onsets_are_those_of_a_plain_search_of_the_window(values: list[float], window: int):
     array, kept = np.array(values), np.empty(len(values))
-    keep_onsets(array, np.array([0, len(values)]), np.full(len(values), window), kept)
+    keep_onsets(array, np.array([0, len(values)]), np.full(len(values), window), ECHO_SHARE, kept)
+    last = 0.0
     for index, value in enumerate(values):
-        before = values[max(0, index - window) : index]
-        onset = not before or value > max(before)
+        last = min(last, max(values[max(0, index - window) : index], default=0.0))
+        onset = last == 0 or value > 1.1 * last
+        last = value if onset else last
         assert kept[index] == (value if onset else ECHO_SHARE * value)
 
 
