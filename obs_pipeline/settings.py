@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     identity_days: int = Field(
         default=1, ge=1, le=28, description="How many days back an event id is looked for when days are settled."
     )
+    identity_window_days: int = Field(
+        default=35,
+        ge=0,
+        description="How many days the doctor looks through for ids that repeat further apart; 0: none.",
+    )
     freshness_hours: int = Field(
         default=36, ge=1, description="A source whose rhythm is not known is stale when silent for longer."
     )

@@ -20,6 +20,8 @@ from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
 
 _PACKAGES: Final = ("dagster", "duckdb", "deltalake", "pyarrow", "genai-prices", "sqlalchemy")
+_IDS_LOOKED_AT: Final = 20_000_000
+"""The doctor looks through so many events at most: some seconds."""
 State = Literal["ok", "look", "broken"]
 _PULL_MENDS: Final = {
     "failed": "Mend what it names, try it: obs-pipeline sources test {name}. It is pulled again from {next} on.",
@@ -68,6 +70,7 @@ def _examine(workspace: Workspace) -> Iterator[Examination]:
         yield from _pulls(workspace)
         yield from _bills(workspace)
         yield _pending(workspace)
+        yield from _ids(workspace)
         yield from _messages(workspace)
         yield _refused(workspace)
         yield _incidents(workspace)
@@ -245,6 +248,28 @@ def _pending(workspace: Workspace) -> Examination:
         found = f"{len(due.pending)} days wait, {due.pending[0]} … {due.pending[-1]}"
         return Examination("days", "look", found, "obs-pipeline batch, or leave it to the running daemon.")
     return Examination("days", "ok", f"{len(due.settled)} days computed, none waits")
+
+
+def _ids(workspace: Workspace) -> Iterator[Examination]:
+    from obs_pipeline.usage.repeated_ids import repeated_ids, window_before
+
+    settings = workspace.settings
+    window = window_before(workspace.lake, settings.identity_window_days, _IDS_LOOKED_AT)
+    if window is None:
+        return
+    with workspace.engine() as connection:
+        proof = repeated_ids(connection, workspace.lake, window, settings.identity_days)
+    if proof.holds:
+        yield Examination("event ids", "ok", f"none repeats more than {settings.identity_days} days apart, {window}")
+        return
+    first = proof.examples[0]
+    found = (
+        f"{proof.offences:,} events of {window} have the id of one more than {settings.identity_days} days before, and are "
+        f"counted too; {first['source']} {first['event_id']}: {first['first_day']} and {first['last_day']}"
+    )
+    days = (first["last_day"] - first["first_day"]).days
+    mend = f"If they are the same calls: set OBS_IDENTITY_DAYS (up to 28; this one needs {days}), then obs-pipeline batch --all."
+    yield Examination("event ids", "look", found, mend)
 
 
 def _targets(workspace: Workspace) -> Iterator[Examination]:
