@@ -42,13 +42,15 @@ _MONDAY: Final = 3 * 24  # hours since a Monday midnight of the first moment of 
 
 class HourlyScores(NamedTuple):
     """One entry per point, or one per cell of a panel. ``surprise`` is ``S``, NaN where the usage model has no say; a young
-    series is ``asked`` for that much more. ``expected``, ``lower`` and ``upper`` are in the unit of the values."""
+    series is ``asked`` for that much more. ``expected``, ``lower`` and ``upper`` are in the unit of the values; ``fleet``
+    is how many series have been judged by then."""
 
     surprise: Floats
     asked: Floats
     expected: Floats
     lower: Floats
     upper: Floats
+    fleet: Floats
 
 
 def judge(series: Ragged, width: float) -> HourlyScores | None:
@@ -86,7 +88,10 @@ def judge(series: Ragged, width: float) -> HourlyScores | None:
     scores = HourlyScores(*(np.full(series.values.size, np.nan) for _ in HourlyScores._fields))
     for flat, grid in zip(scores, judged, strict=True):
         flat[taken] = grid[at]
-    return scores
+    begun = np.sort(np.where(may, np.arange(shape[1]), shape[1]).min(axis=1))
+    known_series = np.full(series.values.size, np.nan)
+    known_series[taken] = np.searchsorted(begun, at[1], side="right")
+    return scores._replace(fleet=known_series)
 
 
 def _first_of_its_hour(hours: Floats, series: Ragged) -> Bools:
@@ -128,7 +133,7 @@ def _amounts(values: Floats, said: Bools, first_hour: int, width: float) -> Hour
 def _scores(surprise: Floats, scored: usage_model.Scored, lower: Floats, upper: Floats) -> HourlyScores:
     surprise = np.minimum(surprise, _TOLD_APART + (surprise - _TOLD_APART) / 10)
     asked = np.minimum(calibration.raised_mark(scored.age), calibration.LARGEST)
-    return HourlyScores(surprise, asked, scored.expected, lower, upper)
+    return HourlyScores(surprise, asked, scored.expected, lower, upper, np.zeros_like(surprise))
 
 
 def _calibrated(scored: usage_model.Scored, sort: Bools, said: Bools, far: str) -> Floats:

@@ -12,7 +12,8 @@ How a score comes about
 4. ``S = −log10 P(an ordinary half day reaches this T)``, by a table measured on simulated series without incidents.
    ``S`` decides the severity, orders all points, and gives ``score`` (0–100, strictly rising with it).
 5. Hours of what is never negative are judged by the usage model instead, over all series of the table together
-   (:mod:`obs_pipeline.detection.hourly`); ``S`` is its surprise and a fifth of that of the view ``motion``.
+   (:mod:`obs_pipeline.detection.hourly`); ``S`` is its surprise and a fifth of that of the view ``motion``,
+   while fewer than 30 series are there, the mean of that and of the ``S`` of the views.
 6. ``confidence = r / (r + 10^−S) · n / (n + n₀)``: the share of such alarms that are right if this share ``r`` of half
    days holds an incident (one in 644 unless set), less while young (``n₀`` = three days of points).
 """
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obs_pipeline.detection.calibration import ECHO_SHARE as USAGE_ECHO_SHARE
+from obs_pipeline.detection.calibration import SMALL_FLEET
 from obs_pipeline.detection.hourly import HourlyScores
 from obs_pipeline.detection.hourly import judge as judge_hours
 from obs_pipeline.detection.panel_config import PanelConfig
@@ -188,11 +190,13 @@ def _with_usage(outlook: _Outlook, hours: HourlyScores, series: Ragged) -> _Outl
     odd = np.where(said, hours.surprise + _MOTION_SHARE * outlook.motion, 0.0)
     kept = np.empty_like(odd)
     keep_onsets(odd, series.starts, outlook.half_day, USAGE_ECHO_SHARE, kept)
+    alone = hours.fleet >= SMALL_FLEET
+    odd = np.maximum(kept - hours.asked, 0.0)
     chosen = {
         "expected": hours.expected,
         "lower": hours.lower,
         "upper": hours.upper,
-        "odd": np.maximum(kept - hours.asked, 0.0),
+        "odd": np.where(alone, odd, (odd + outlook.odd) / 2),
         "view": np.full(odd.size, len(VIEWS)),
     }
     return outlook._replace(**{name: np.where(said, column, getattr(outlook, name)) for name, column in chosen.items()})

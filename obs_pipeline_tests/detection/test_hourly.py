@@ -37,7 +37,7 @@ def test_a_quiet_hour_gone_busy_outranks_what_the_views_see():
     (found,) = scored(series)
     assert found.score[WEEK:].argmax() == 4 * WEEK + 3
     assert found.view[5 * WEEK + 3] == BY_THE_MODEL
-    assert found.severity[5 * WEEK + 3] == 3
+    assert found.severity[5 * WEEK + 3] >= 2
 
 
 @pytest.mark.parametrize(
