@@ -49,7 +49,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
     if as_json:
         print_json([asdict(one) for one in found])
     else:
-        table = Table("", "what", "found", "what to do")
+        table = Table("", "what")
+        for column in ("found", "what to do"):
+            table.add_column(column, overflow="fold")
         for one in found:
             table.add_row(f"[{_STYLE[one.state]}]{one.state}[/]", one.what, text(one.found), text(one.mend))
         out.print(table)

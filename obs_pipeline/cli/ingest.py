@@ -13,6 +13,7 @@ from obs_pipeline.cli.console import errors, out, print_json, text
 from obs_pipeline.cli.workspace import Workspace, open_workspace
 from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
+from obs_pipeline.storage.lake import DayRange
 
 if TYPE_CHECKING:
     from obs_pipeline.usage.inbox import Refusal
@@ -112,14 +113,20 @@ def _land(
 
 
 def _show(reports: list[LandingReport], refusals: list[Refusal]) -> None:
-    table = Table("file", "days", title="Landed", title_justify="left")
+    table = Table(title="Landed", title_justify="left")
+    table.add_column("file", overflow="fold")
+    table.add_column("days", overflow="fold")
     for column in ("rows", "accepted", "rejected", "unpriced", "mispriced"):
         table.add_column(column, justify="right")
     for report in reports:
         if report.already_landed:
             table.add_row(text(report.name), "[dim]landed before; left alone[/]")
             continue
-        days = "—" if report.first_day is None else f"{report.first_day} … {report.last_day}"
+        days = (
+            "—"
+            if report.first_day is None or report.last_day is None
+            else str(DayRange(report.first_day, report.last_day))
+        )
         counts = (report.rows, report.accepted, sum(report.rejected.values()), report.unpriced, report.mispriced)
         table.add_row(text(report.name), days, *(f"{count:,}" for count in counts))
     out.print(table)
