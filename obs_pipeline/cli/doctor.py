@@ -73,6 +73,7 @@ def _examine(workspace: Workspace) -> Iterator[Examination]:
         yield from _bills(workspace)
         yield _pending(workspace)
         yield from _ids(workspace)
+        yield from _lost(workspace)
         yield from _messages(workspace)
         yield _refused(workspace)
         yield _incidents(workspace)
@@ -250,6 +251,16 @@ def _pending(workspace: Workspace) -> Examination:
         found = f"{len(due.pending)} days wait, {due.pending[0]} … {due.pending[-1]}"
         return Examination("days", "look", found, "obs-pipeline batch, or leave it to the running daemon.")
     return Examination("days", "ok", f"{len(due.settled)} days computed, none waits")
+
+
+def _lost(workspace: Workspace) -> Iterator[Examination]:
+    from obs_pipeline.usage.tables import USAGE_EVENTS
+
+    good = sum(day.rows_read - day.rows_rejected for day in workspace.ledger.landed())
+    if good and workspace.lake.version(USAGE_EVENTS) is None:
+        found = f"{good:,} events were landed, but the lake at {workspace.settings.lake} has no table of them"
+        mend = "Restore its folder usage_events from a copy, or start a new OBS_HOME and ingest the files again."
+        yield Examination("table usage_events", "broken", found, mend)
 
 
 def _ids(workspace: Workspace) -> Iterator[Examination]:
