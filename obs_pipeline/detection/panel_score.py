@@ -63,6 +63,7 @@ _WORTH_A_TAIL: Final = 0.5  # surprises below it need no exact tail to be found 
 _YOUNG: Final = 10.0
 _MOTION: Final = VIEWS.index("motion")
 _MOTION_SHARE: Final = 0.2  # of its surprise, on top of that of the usage model
+_SEVERAL: Final = 6
 _PORTION: Final = 250_000
 _LARGEST_VALUE: Final = 1e100
 
@@ -185,21 +186,26 @@ def _judge(series: Ragged, config: PanelConfig, progress: Progress | None) -> _O
 
 
 def _with_usage(outlook: _Outlook, hours: HourlyScores, series: Ragged) -> _Outlook:
-    """The usage model's word where it has one."""
+    """The usage model's word where it has one: all of it in a fleet, half in fewer series.
+
+    A series almost alone that is never idle and no count may be anything, so that there only the views are heard.
+    """
     said = ~np.isnan(hours.surprise)
     odd = np.where(said, hours.surprise + _MOTION_SHARE * outlook.motion, 0.0)
     kept = np.empty_like(odd)
     keep_onsets(odd, series.starts, outlook.half_day, USAGE_ECHO_SHARE, kept)
-    alone = hours.fleet >= SMALL_FLEET
+    idles = (lowest_so_far(series.values, series.starts) <= 0) | (series.exposure is not None)
+    weight = np.select([~said, hours.fleet >= SMALL_FLEET, idles | (hours.fleet >= _SEVERAL)], [0.0, 1.0, 0.5], 0.0)
     odd = np.maximum(kept - hours.asked, 0.0)
-    chosen = {
+    outlook = outlook._replace(odd=np.where(said, weight * odd + (1 - weight) * outlook.odd, outlook.odd))
+    shown = {
         "expected": hours.expected,
         "lower": hours.lower,
         "upper": hours.upper,
-        "odd": np.where(alone, odd, (odd + outlook.odd) / 2),
         "view": np.full(odd.size, len(VIEWS)),
     }
-    return outlook._replace(**{name: np.where(said, column, getattr(outlook, name)) for name, column in chosen.items()})
+    heard = weight >= 0.5
+    return outlook._replace(**{name: np.where(heard, column, getattr(outlook, name)) for name, column in shown.items()})
 
 
 class _Looked(NamedTuple):
