@@ -33,7 +33,6 @@ _TAIL_FROM: Final = 2.0  # and no residual below this
 _PRIOR_WEIGHT: Final = 10.0
 _PRIOR_POWER: Final = 4.0  # tails fall with this power of the residual until the series says otherwise
 _RENEWALS: Final = 24.0
-_GROWTH: Final = 1.1
 _BOTH_SIDES: Final = math.log10(2.0)
 _LN_10: Final = math.log(10.0)
 
@@ -139,22 +138,17 @@ def keep_onsets(surprises: Floats, starts: Ints, half_day: Ints, share: float, k
     """Fill ``kept``: an onset keeps itself, any other value keeps ``share`` of itself, so that one incident is loudest where
     it begins or grows.
 
-    An onset is a tenth above the last onset of its series, or above all of the ``half_day`` positions before if those
-    have fallen below that. ``half_day`` is as known at each position. A queue of falling maxima gives each window its
-    largest value in constant time.
+    An onset is above all of the ``half_day`` positions before it in its series. ``half_day`` is as known at each position.
+    A queue of falling maxima gives each window its largest value in constant time.
     """
     queue = np.zeros(surprises.size, dtype=np.int64)
     for series in range(starts.size - 1):
         head = tail = 0
-        last = 0.0
         for i in range(starts[series], starts[series + 1]):
             while head < tail and queue[head] < i - half_day[i]:
                 head += 1
             value = surprises[i]
-            last = 0.0 if head == tail else min(last, surprises[queue[head]])
-            kept[i] = share * value
-            if value > _GROWTH * last or last == 0.0:
-                kept[i] = last = value
+            kept[i] = value if head == tail or value > surprises[queue[head]] else share * value
             while head < tail and surprises[queue[tail - 1]] <= value:
                 tail -= 1
             queue[tail] = i

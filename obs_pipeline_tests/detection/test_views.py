@@ -220,11 +220,8 @@ def test_an_onset_beats_the_half_day_before_and_its_echo_keeps_its_share():
 def test_onsets_are_those_of_a_plain_search_of_the_window(values: list[float], window: int):
     array, kept = np.array(values), np.empty(len(values))
     keep_onsets(array, np.array([0, len(values)]), np.full(len(values), window), ECHO_SHARE, kept)
-    last = 0.0
     for index, value in enumerate(values):
-        last = min(last, max(values[max(0, index - window) : index], default=0.0))
-        onset = last == 0 or value > 1.1 * last
-        last = value if onset else last
+        onset = value > max(values[max(0, index - window) : index], default=-1.0)
         assert kept[index] == (value if onset else ECHO_SHARE * value)
 
 
