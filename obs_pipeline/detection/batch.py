@@ -25,9 +25,9 @@ from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline.usage.tables import USAGE_DAILY, USAGE_EVENTS, USAGE_HOURLY
 
-SERIES_AT_ONCE: Final = 2_500
-"""Agents judged in one go: some 600 MB of the hours of four weeks. The usage model, if it is chosen, is calibrated on
-each share alone, which is plenty."""
+SERIES_AT_ONCE: Final = 1_000
+"""Agents judged in one go: some 500 MB of the hours of nine weeks, for the days of a month. The usage model is calibrated
+on each share alone, which is plenty; so the size must not depend on how many days are judged."""
 
 _SERIES: Final = "SELECT DISTINCT org, project, agent FROM usage_daily ORDER BY ALL"
 _OF_THE_SHARE: Final = """
