@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args
 
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
 from obs_pipeline.cli.anomalies import measure
-from obs_pipeline.cli.console import errors, out, print_json, severity, text
+from obs_pipeline.cli.console import out, print_json, progress, severity, text
 from obs_pipeline.cli.workspace import Workspace, open_workspace
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.lake import DayRange
@@ -104,7 +103,7 @@ def _replay(
 
     rows = workspace.lake.rows_per_day(USAGE_HOURLY, days)
     found: list[Anomaly] = []
-    with Progress(console=errors, transient=True, disable=quiet) as bar, workspace.engine() as connection:
+    with progress(show=not quiet) as bar, workspace.engine() as connection:
         task = bar.add_task(f"replaying {name}", total=len(days))
         for chunk in chunk_days(days, rows, workspace.settings.events_per_chunk // 2):
             found += anomalies_from_table(detection_of(connection, workspace.lake, chunk, settings, known).anomalies)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from obs_pipeline.cli.anomalies import anomaly_table
-from obs_pipeline.cli.console import errors, money, out, print_json, text
+from obs_pipeline.cli.console import money, out, print_json, progress, text
 from obs_pipeline.cli.workspace import Workspace, open_workspace
 from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
@@ -85,7 +85,7 @@ def _nothing_to_do(as_json: bool) -> None:
 
 def _run(workspace: Workspace, days: DayRange, *, show: bool) -> BatchRun:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not show) as bar:
+    with progress(*columns, show=show) as bar:
         task = bar.add_task("starting Dagster", total=None)
 
         def listen(step: str, chunk: DayRange, _days: DayRange) -> None:

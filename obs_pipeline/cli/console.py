@@ -1,4 +1,4 @@
-"""How the command line looks: consoles, money, severities, JSON. No domain logic."""
+"""How the command line looks: consoles, progress, money, severities, JSON. No domain logic."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress, ProgressColumn
 
 out: Final = Console()
 errors: Final = Console(stderr=True)
 
 SEVERITY_STYLE: Final[Mapping[str, str]] = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
+
+
+def progress(*columns: ProgressColumn, show: bool = True) -> Progress:
+    """A bar beside standard error's text, for a terminal alone: a log or a file would keep blank lines of it."""
+    return Progress(*columns, console=errors, transient=True, disable=not (show and errors.is_terminal))
 
 
 def money(value: Decimal | float | None) -> str:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
-from obs_pipeline.cli.console import errors, out, print_json, severity, text
+from obs_pipeline.cli.console import out, print_json, progress, severity, text
 from obs_pipeline.errors import ObsError
 
 if TYPE_CHECKING:
@@ -24,7 +23,8 @@ def detect(
     file: Annotated[Path, typer.Argument(help="CSV with timestamp,value and, if you like, series and exposure.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The CSV to write.")],
     config: Annotated[
-        Path | None, typer.Option(help="Settings (YAML): marks, band, incident_rate, cycles, counters, workers.")
+        Path | None,
+        typer.Option(help="Settings (YAML): marks, band, incident_rate, cycles, counters, usage_model, workers."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -42,7 +42,7 @@ def detect(
     settings = PanelConfig() if config is None else load_panel_config(config)
     series = read_series(file)
     rows = series.values.size
-    with Progress(console=errors, transient=True, disable=rows < _LONG) as bar:
+    with progress(show=rows >= _LONG) as bar:
         task = bar.add_task("scoring", total=rows)
         scores = score_file(series, settings, progress=lambda done: bar.advance(task, done))
     table = answers(series, scores)

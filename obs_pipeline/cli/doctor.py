@@ -273,7 +273,7 @@ def _ids(workspace: Workspace) -> Iterator[Examination]:
     with workspace.engine() as connection:
         proof = repeated_ids(connection, workspace.lake, window, settings.identity_days)
     if proof.holds:
-        yield Examination("event ids", "ok", f"none repeats more than {settings.identity_days} days apart, {window}")
+        yield Examination("event ids", "ok", f"none repeats over more than {settings.identity_days} d, {window}")
         return
     first = proof.examples[0]
     found = (

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from obs_pipeline.cli.console import errors, out, print_json, text
+from obs_pipeline.cli.console import out, print_json, progress, text
 from obs_pipeline.cli.workspace import Workspace, open_workspace
 from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
@@ -80,14 +80,12 @@ def _land(
     source = resolve_mapping(mapping, settings.policies / "sources")
     reports: list[LandingReport] = []
     refusals: list[Refusal] = []
-    bar = Progress(
+    bar = progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         TextColumn("{task.completed:,} rows"),
         TimeElapsedColumn(),
-        console=errors,
-        transient=True,
-        disable=not show,
+        show=show,
     )
     with exclusive(settings.scratch, "landing"), workspace.engine() as connection, bar:
         landing = Landing(

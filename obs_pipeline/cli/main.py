@@ -75,16 +75,19 @@ def run() -> None:
     try:
         app()
     except ObsError as error:
-        errors.print(f"[bold red]error:[/] {text(error)}", highlight=False)
+        errors.print(f"[bold red]error:[/] {text(error)}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except OSError as error:
         where = error.filename or "The system"
         said = f"{where}: {error.strerror or error}. Check the path, its permissions and the free space."
-        errors.print(f"[bold red]error:[/] {text(said)}", highlight=False)
+        errors.print(f"[bold red]error:[/] {text(said)}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
-        errors.print(f"[bold red]unexpected error:[/] {type(error).__name__}: {text(error)}", highlight=False)
-        errors.print(f"This is a fault of obs-pipeline. The whole story is in {_keep_traceback()}.", highlight=False)
+        errors.print(
+            f"[bold red]unexpected error:[/] {type(error).__name__}: {text(error)}", highlight=False, soft_wrap=True
+        )
+        story = f"This is a fault of obs-pipeline. The whole story is in {_keep_traceback()}."
+        errors.print(story, highlight=False, soft_wrap=True)
         sys.exit(70)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-from obs_pipeline.cli.console import errors, out, print_json
+from obs_pipeline.cli.console import out, print_json, progress
 from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
 from obs_pipeline.settings import get_settings
@@ -38,7 +38,7 @@ def simulate_fleet(
     first = _day(start) if start else utc_now().date() - timedelta(days=days)
     config = SimulationConfig(agents=agents, days=days, seed=seed, start=first, events=events, faults=faults)
     columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TextColumn("days"), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=as_json) as bar:
+    with progress(*columns, show=not as_json) as bar:
         task = bar.add_task("days", total=days)
         summary = simulate(
             config,

@@ -6,9 +6,10 @@ The file has the columns ``timestamp`` and ``value``, and may have ``series`` (w
 and ``exposure`` (the trials behind a count, such as requests behind errors); other columns are kept as they are. Names
 of columns are read without regard to case. Rows may come in any order.
 
-Timestamps: ISO 8601 and other common dates (month before day where both are possible; without a zone, UTC), seconds,
-milliseconds, microseconds or nanoseconds since 1970, or any rising number below 10⁸, which is taken for a position
-without a clock. Within a file all rows use one kind.
+Timestamps: ISO 8601 and other common dates (with points, or where a row of the file can be nothing else, the day before
+the month; otherwise 3/4/2026 is the fourth of March; without a zone, UTC), seconds, milliseconds, microseconds or
+nanoseconds since 1970, or any rising number below 10⁸, which is taken for a position without a clock. Within a file all
+rows use one kind.
 
 Answers for odd rows: an empty, NaN or infinite value is unknown, as is one with no exposure in a series that had one
 before; a series without any exposure is none of counts, whatever else is in the file. What is unknown is scored 0 with the
@@ -18,6 +19,7 @@ order of the file. The first value of a series has no baseline, the method ``lea
 
 from __future__ import annotations
 
+import codecs
 import csv
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +47,15 @@ ANSWERS: Final = ("baseline", "lower", "upper", "score", "confidence", "severity
 _UNKNOWN: Final = ["", "nan", "null", "none", "na", "n/a", "-"]
 _POSITIONS_BELOW: Final = 1e8
 _UNITS: Final = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (np.inf, 1e9))
+_DAY_FIRST: Final = r"^(\d{1,2}\.\d{1,2}\.|(1[3-9]|2\d|3[01])[/-]\d{1,2}[/-])"
+_MONTH_FIRST: Final = r"^\d{1,2}[/-](1[3-9]|2\d|3[01])[/-]"
+_REWRITTEN: Final = (
+    (r"^(\d{1,2})[./-](\d{1,2})[./-](\d{4})", r"\3-\2-\1"),
+    (r"^(\d{1,2})[./-](\d{1,2})[./-](\d{2})($|[ T])", r"20\3-\2-\1\4"),
+)
 _HEADER_BYTES: Final = 1 << 16
+_BLOCK_BYTES: Final = 1 << 20
+_SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _DECIMALS: Final = 6
 
 
@@ -158,28 +168,41 @@ class _Reader:
         self._path = path
         self._lines = np.zeros(0, dtype=np.int64)
         self._bad: tuple[int, int, int] | None = None
+        self._header_alone = False
+        self._quotes = 0
 
     def read(self) -> pa.Table:
         """All columns as text, blank lines left out."""
         try:
+            self._require_utf8()
             names = self._header()
+            if self._header_alone:
+                return pa.table([pa.array([], pa.string())] * len(names), names=names)
             table = pv.read_csv(
                 str(self._path),
                 pv.ReadOptions(use_threads=False),
-                pv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=self._judge),
+                pv.ParseOptions(ignore_empty_lines=False, newlines_in_values=True, invalid_row_handler=self._judge),
                 pv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
             )
-        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        except pa.ArrowInvalid as error:
             if self._bad is not None:
                 line, expected, actual = self._bad
                 message = f"{actual} columns where the header has {expected}; mend or remove the line"
+                if actual > expected:
+                    message += " (decimals need a point, text with a comma in it quotes)"
                 raise SeriesFileError(f"{self._path}:{line}: {message}") from error
             said = str(error).splitlines()[0][:200]
-            raise SeriesFileError(f"{self._path}: not a CSV file in UTF-8: {said}") from error
+            raise SeriesFileError(f"{self._path}: not a CSV file: {said}") from error
         filled = np.zeros(table.num_rows, dtype=bool)
+        breaks = np.zeros(table.num_rows, dtype=np.int64)
         for column in table.columns:
             filled |= pc.not_equal(column, "").to_numpy()
-        self._lines = np.flatnonzero(filled) + 2
+            breaks += pc.count_substring(column, "\n").to_numpy()
+        last = table.num_rows - 1
+        if last >= 0 and self._quotes % 2 and "\n" in table.column(table.num_columns - 1)[last].as_py():
+            message = "a quote is opened and never closed, which hides all lines after it; mend the line"
+            raise SeriesFileError(f"{self._path}:{last + 2 + int(breaks[:-1].sum())}: {message}")
+        self._lines = (np.arange(table.num_rows) + 2 + np.cumsum(breaks) - breaks)[filled]
         return table.filter(pa.array(filled))
 
     def _header(self) -> list[str]:
@@ -189,7 +212,34 @@ class _Reader:
             raise SeriesFileError(f"{self._path}: the file is empty; it needs a header such as timestamp,value")
         if not start.splitlines()[0].strip():
             raise SeriesFileError(f"{self._path}:1: the first line is blank; the header must stand there")
-        return next(csv.reader([start.splitlines()[0].decode("utf-8-sig")]))
+        if len(start) < _HEADER_BYTES and len(start.splitlines()) == 1:
+            self._header_alone = True
+        names = next(csv.reader([start.splitlines()[0].decode("utf-8-sig")]))
+        for separator, called in _SEPARATORS.items():
+            if len(names) == 1 and separator in names[0]:
+                raise SeriesFileError(
+                    f"{self._path}:1: the columns are separated by {called}; save the table as CSV with commas between "
+                    "columns and a point in decimals"
+                )
+        return names
+
+    def _require_utf8(self) -> None:
+        decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+        with pa.input_stream(str(self._path)) as stream:
+            ended = False
+            while not ended:
+                block = stream.read(_BLOCK_BYTES)
+                ended = not block
+                try:
+                    decoder.decode(block, final=ended)
+                except UnicodeDecodeError as error:
+                    line += error.object[: error.start].count(b"\n")
+                    raise SeriesFileError(
+                        f"{self._path}:{line}: not a CSV file in UTF-8; save the table as such, or, if it is compressed, "
+                        "give it the ending .gz"
+                    ) from error
+                line += block.count(b"\n")
+                self._quotes += block.count(b'"')
 
     def _judge(self, row: Any) -> str:
         self._bad = (row.number, row.expected_columns, row.actual_columns)
@@ -216,7 +266,7 @@ class _Reader:
 
             parsed = pd.to_numeric(known.to_pandas(), errors="coerce").to_numpy(dtype=np.float64)
             wrong = np.isnan(parsed) & known.is_valid().to_numpy()
-            self.refuse(np.flatnonzero(wrong), column, name, "be a number, or empty when it is unknown")
+            self.refuse(np.flatnonzero(wrong), column, name, "be a number such as 1234.5, or empty when it is unknown")
             numbers = pa.chunked_array([pa.array(parsed)])
         plain = np.asarray(numbers.to_numpy(), dtype=np.float64)
         return np.where(np.isfinite(plain), plain, np.nan)
@@ -237,6 +287,12 @@ class _Reader:
         unnumbered = np.flatnonzero(np.isnan(numbered))
         if 2 * unnumbered.size < numbered.size:
             self.refuse(unnumbered, column, "timestamp", "be a number like most others of the file")
+        if pc.any(pc.match_substring_regex(text, _DAY_FIRST)).as_py():
+            month_first = pc.match_substring_regex(text, _MONTH_FIRST).to_numpy()
+            self.refuse(np.flatnonzero(month_first), column, "timestamp", "have the day first like others of the file")
+            # Rewritten, as pandas would take the month of an ISO date for its day.
+            for day_month_year, year_month_day in _REWRITTEN:
+                text = pc.replace_substring_regex(text, day_month_year, year_month_day)
         parsed = pd.to_datetime(text.to_pandas(), format="mixed", utc=True, errors="coerce")
         self.refuse(
             np.flatnonzero(parsed.isna().to_numpy()),

@@ -37,6 +37,7 @@ SCALES: Final[dict[Kind, tuple[int, ...]]] = {"amount": (1, 6, 24), "failures": 
 WEEK: Final = 168
 RING: Final = 24
 LARGEST: Final = 1e100
+_NOTHING: Final = 1e-100  # a level that has faded below it is zero, lest its square underflow
 
 _LEVEL_MEMORY: Final = 0.5 ** (1 / 72)
 _RECENT_MEMORY: Final = 0.5 ** (1 / 24)
@@ -168,8 +169,8 @@ def _amounts(
             h = (first_hour + t) % WEEK
             d = h % 24
             level = row[_LX] / row[_LF] if row[_LF] > 0 else 0.0
-            if level <= 0.0:
-                # Nothing but zeros so far: remember them, and take the first amount for the level.
+            if level <= _NOTHING:
+                # Nothing but zeros, so far or for years: remember them, and take the first amount for the level.
                 row[_LX] = x + _LEVEL_MEMORY * row[_LX]
                 row[_LF] = 1.0 + _LEVEL_MEMORY * row[_LF]
                 row[_RX] = x + _RECENT_MEMORY * row[_RX]

@@ -6,8 +6,9 @@ from datetime import date, datetime
 from typing import Any
 
 import pytest
+from rich.progress import Progress
 
-from obs_pipeline.cli import batch
+from obs_pipeline.cli import batch, console
 from obs_pipeline.cli.workspace import open_workspace
 from obs_pipeline.settings import Settings, get_settings
 from obs_pipeline.storage.lake import DayRange
@@ -19,12 +20,12 @@ def test_the_bar_ends_full_however_many_chunks_a_step_takes(settings: Settings, 
     get_settings.cache_clear()
     moves: list[tuple[str, float]] = []
 
-    class Bar(batch.Progress):
+    class Bar(Progress):
         def update(self, task: Any, **change: Any) -> None:
             super().update(task, **change)
             moves.append((self.tasks[0].description.split()[0], self.tasks[0].percentage))
 
-    monkeypatch.setattr(batch, "Progress", Bar)
+    monkeypatch.setattr(console, "Progress", Bar)
     workspace = open_workspace()
     with workspace.engine() as connection:
         landed_lake(settings.home, connection, usage_rows(3, start=datetime(2026, 3, 2)))

@@ -92,6 +92,15 @@ def test_odd_values_give_numbers_or_unknown_and_no_warning(kind: usage_model.Kin
         assert np.isnan(scored.residuals[:, 1]).all()
 
 
+def test_an_agent_idle_for_years_is_as_one_that_never_was():
+    values = np.zeros((1, 60_000))
+    values[0, 10] = 5.0
+    values[0, -1] = 5.0
+    scored = usage_model.score("amount", values)
+    assert np.isnan(scored.expected[0, -2:]).all()
+    assert np.isfinite(scored.expected[0, 11:1000]).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(0, 24), (3, 0), (0, 0), (1, 1)])
 def test_an_empty_panel_gives_an_empty_answer(kind: usage_model.Kind, shape: tuple[int, int]):
