@@ -1,6 +1,6 @@
 """How well the detectors find labelled incidents in two made-up fleets: ``make bench-detection``.
 
-``python -m obs_pipeline_tests.performance.detection_bench [--seeds N] [--agents A] [--write-default]``
+``python -m obs_pipeline_tests.performance.detection_bench [--seeds N] [--agents A] [--write-default | --tables]``
 
 An *alarm* is a 12-hour block of one series whose largest score reaches the mark; it is false when no hour of it lies
 in an incident of the agent or in the day after it. An incident is *found* when a series it shows in reaches the mark
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +42,9 @@ KINDS: Final[Mapping[str, usage_model.Kind]] = {
     "errors": "failures",
     "latency": "ratio",
 }
+_MODEL: Final = "usage model"
+_BY_KIND: Final = ("z-score, 28 days", "Holt-Winters (statsmodels)", _MODEL, "usage model, joint test")
+_BY_KIND_AT: Final = 0.1
 BATCH_METRICS: Final = ("cost", "tokens", "errors", "latency")
 console = Console(highlight=False, width=150)
 
@@ -52,7 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--agents", type=int, default=120)
     parser.add_argument("--only", choices=sorted(DETECTORS), help="one detector alone")
     parser.add_argument("--write-default", action="store_true", help="make the shipped calibration and stop")
+    parser.add_argument(
+        "--tables", action="store_true", help="print the last result as the tables of the page and stop"
+    )
     chosen = parser.parse_args(arguments)
+    if chosen.tables:
+        print(tables(json.loads(RESULT.read_text())))
+        return
     if chosen.write_default:
         calibration.save(*_default_tables(chosen.agents))
         return
@@ -331,6 +340,50 @@ def _auprc(reached: Floats, rising: Floats) -> float:
     share = np.arange(1, len(marks) + 1)
     alarms = len(rising) - np.searchsorted(rising, marks, side="left")
     return float(np.mean(share / (share + alarms)))
+
+
+def tables(figures: Mapping[str, Any]) -> str:
+    """The tables of ``docs/detection.md`` from what :func:`main` wrote, in Markdown and in the order of the page."""
+    fleets = figures["fleets"]
+    parts = []
+    for fleet, rows in fleets.items():
+        heads = ["detector", "AUPRC", *(f"recall at {rate:g}" if rate == RATES[0] else f"{rate:g}" for rate in RATES)]
+        body = [
+            [
+                name,
+                f"{row['auprc']:.2f}",
+                *(f"{row['recall'][str(rate)]:.2f}" for rate in RATES),
+                f"{row['median_delay_hours']:.0f}",
+                f"{row['late_delay_hours']:.0f}",
+            ]
+            for name, row in rows.items()
+        ]
+        parts.append(_markdown(fleet, [*heads, "median delay (h)", "late delay (h)"], body))
+    for fleet, rows in fleets.items():
+        for kind in ("by_incident", "by_agent"):
+            chosen = {name: rows[name][kind][str(_BY_KIND_AT)] for name in _BY_KIND if name in rows}
+            names = sorted({key for one in chosen.values() for key in one})
+            body = [[name, *(f"{one.get(key, 0):.2f}" for key in names)] for name, one in chosen.items()]
+            parts.append(_markdown(fleet, ["detector", *(name.replace("_", " ") for name in names)], body))
+    told = {fleet: rows[_MODEL]["at_marks"] for fleet, rows in fleets.items() if _MODEL in rows}
+    settled = np.array([1e9])
+    body = [
+        [
+            mark,
+            *(f"{one[mark]['false_per_series_week']:.3f}" for one in told.values()),
+            *(f"{one[mark]['precision']:.2f}" for one in told.values()),
+            f"{calibration.confidence(np.array([float(mark)]), settled)[0]:.2f}",
+        ]
+        for mark in ("1.5", "2.0", "2.5", "2.75", "3.0")
+    ]
+    alarms, right = ([f"{what}, {fleet}" for fleet in told] for what in ("false alarms per series-week", "precision"))
+    parts.append(_markdown("marks of the usage model", ["S", *alarms, *right, "what `confidence` says"], body))
+    return "\n".join(parts)
+
+
+def _markdown(title: str, heads: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *body]
+    return f"<!-- {title} -->\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _table(fleet: str, rows: Mapping[str, dict[str, Any]]) -> Table:
