@@ -44,8 +44,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done · 1 the batch failed · 2 wrong use or bad input · 3 needs attention · 4 busy. "
-    "State lives under OBS_HOME (default: .obs in the project).",
+    epilog="Exit codes: 0 done · 1 the batch failed · 2 wrong use or bad input · 3 needs attention · 4 busy · "
+    "70 a fault of the program. State lives under OBS_HOME (default: .obs in the project).",
 )
 app.command("ingest")(ingest.ingest)
 app.command("batch")(batch.batch)
