@@ -59,8 +59,9 @@ bench-sources: $(VENV)/.installed-dev ## Every source and kind of bill at 1, 4 a
 bench-large: $(VENV)/.installed-dev ## 50 million events over 30 days and 2,000 agents (about ten minutes, 8 GB of disk)
 	@$(BIN)/python -m obs_pipeline_tests.performance.bench --events 50000000
 
-bench-detection: $(VENV)/.installed-dev ## Recall and false alarms of the detectors on two labelled fleets (20 seeds, some 20 minutes)
+bench-detection: $(VENV)/.installed-dev ## Recall and false alarms of the detectors on two labelled fleets, and on series that are no fleet (20 seeds, some 20 minutes)
 	@$(BIN)/python -m obs_pipeline_tests.performance.detection_bench
+	@$(BIN)/python -m obs_pipeline_tests.performance.series_bench
 
 bench-forecasts: $(VENV)/.installed-dev ## Coverage and width of the forecasts' intervals by replay (five minutes)
 	@$(BIN)/python -m obs_pipeline_tests.performance.forecast_bench
