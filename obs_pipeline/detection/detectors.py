@@ -80,9 +80,7 @@ def zscore(
     uncertainty of the mean, and never below ``floor`` nor below ``relative`` × |expected|.
     """
     ordered, n = _ordered(history)
-    pulled = np.minimum(np.ceil(WINSORISED_SHARE * n).astype(np.int64), np.maximum(n - 1, 0) // 2)
-    lowest = np.clip(_at(ordered, pulled), -_LARGEST_VALUE, _LARGEST_VALUE)
-    highest = np.clip(_at(ordered, n - 1 - pulled), -_LARGEST_VALUE, _LARGEST_VALUE)
+    pulled, lowest, highest = _inner(ordered, n)
     kept = np.clip(ordered, lowest[..., None], highest[..., None])
     known = np.arange(kept.shape[-1]) < n[..., None]
     count = np.maximum(n, 1)
@@ -153,7 +151,7 @@ def seasonal_profile(
     whole, n = _ordered(history)
     middle = np.nan_to_num(_quantile(whole, n, 0.5))  # so that a flat history leaves exactly nothing
     values = np.clip(history, -_LARGEST_VALUE, _LARGEST_VALUE) - middle[..., None]
-    kept, _ = _pulled_in(values)
+    kept = _pulled_in(values)
     window = kept.shape[-1]
     ages = np.arange(-window, 0.0)
     known = ~np.isnan(kept)
@@ -166,7 +164,7 @@ def seasonal_profile(
             visits = known[..., same].sum(axis=-1)
             offsets[..., same] = (rest[..., same].sum(axis=-1) / (visits + SHRUNK_VISITS))[..., None]
     expected = middle + level + (offsets[..., -7] if window >= 7 else 0.0)
-    rest, _ = _pulled_in(values - level[..., None] - slope[..., None] * ages - offsets)
+    rest = _pulled_in(values - level[..., None] - slope[..., None] * ages - offsets)
     squares = np.where(known, rest**2, 0.0).sum(axis=-1)
     pulled = np.ceil(WINSORISED_SHARE * n) / np.maximum(n, 1)
     spread = np.sqrt(squares / np.maximum(n - 1, 1) * (_UNSURE + 1 / np.maximum(n, 1))) / np.maximum(
@@ -193,7 +191,7 @@ def forecast_residual(
     history = np.clip(history, -_LARGEST_VALUE, _LARGEST_VALUE)
     ordered, n = _ordered(history)
     median = _quantile(ordered, n, 0.5)
-    kept, _ = _pulled_in(history - median[..., None])
+    kept = _pulled_in(history - median[..., None])
     step = 3 * np.maximum(np.sqrt(np.nanmean(np.where(n[..., None] > 0, kept**2, 0.0), axis=-1)), floor)
     best = np.full(n.shape, np.inf)
     expected = np.full(n.shape, np.nan)
@@ -223,13 +221,18 @@ def _robust_spread(history: Floats, median: Floats, n: Ints) -> Floats:
     return np.where(middle > 0, middle, np.sqrt(squares / np.maximum(n, 1)))
 
 
-def _pulled_in(history: Floats) -> tuple[Floats, Ints]:
-    """The history with its top and bottom twentieth at the value of their inner neighbours, and how many are known."""
-    ordered, n = _ordered(history)
+def _pulled_in(history: Floats) -> Floats:
+    """The history with its top and bottom twentieth at the value of their inner neighbours."""
+    _, lowest, highest = _inner(*_ordered(history))
+    return np.clip(history, lowest[..., None], highest[..., None])
+
+
+def _inner(ordered: Floats, n: Ints) -> tuple[Ints, Floats, Floats]:
+    """How many values are pulled in at either end, and the lowest and the highest of the others."""
     pulled = np.minimum(np.ceil(WINSORISED_SHARE * n).astype(np.int64), np.maximum(n - 1, 0) // 2)
     lowest = np.clip(_at(ordered, pulled), -_LARGEST_VALUE, _LARGEST_VALUE)
     highest = np.clip(_at(ordered, n - 1 - pulled), -_LARGEST_VALUE, _LARGEST_VALUE)
-    return np.clip(history, lowest[..., None], highest[..., None]), n
+    return pulled, lowest, highest
 
 
 def _line(values: Floats, ages: Floats, known: Bools) -> tuple[Floats, Floats]:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obs_pipeline.detection import calibration, usage_model
-from obs_pipeline.detection.ragged import COUNTER_AFTER, Ragged, counters_of, lowest_so_far, running_steps
+from obs_pipeline.detection.ragged import Ragged, counter_points, counters_of, lowest_so_far, running_steps
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -64,7 +64,7 @@ def judge(series: Ragged, width: float) -> HourlyScores | None:
     known = np.isfinite(series.values)
     hours = np.floor(series.times / HOUR)
     fresh = known & _first_of_its_hour(hours, series)
-    said = fresh & (lowest_so_far(series.values, series.starts) >= 0) & ~_counter_points(series)
+    said = fresh & (lowest_so_far(series.values, series.starts) >= 0) & ~counter_points(series, counters_of(series))
     said &= ~_flat_before(series) & (np.abs(running_steps(series) / HOUR - 1) < _STEP_WITHIN)
     chosen = np.zeros(series.lengths.size, dtype=bool)
     chosen[series.owner[said]] = True
@@ -106,11 +106,6 @@ def _flat_before(series: Ragged) -> Bools:
     flat = np.concatenate([[True], ~(span[:-1] < 0)])
     before: Bools = flat | (series.place == 0)
     return before
-
-
-def _counter_points(series: Ragged) -> Bools:
-    points: Bools = counters_of(series)[series.owner] & (series.place >= COUNTER_AFTER)
-    return points
 
 
 def _failures(values: Floats, trials: Floats, said: Bools, first_hour: int, width: float) -> HourlyScores:

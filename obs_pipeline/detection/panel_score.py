@@ -38,6 +38,7 @@ from obs_pipeline.detection.ragged import (
     Calendar,
     Ragged,
     calendar_of,
+    counter_points,
     counters_of,
     increments_of,
     known_before,
@@ -242,7 +243,7 @@ def _plain(series: Ragged, calendar: Calendar, config: PanelConfig) -> _Looked:
         return _look(series.values, series.starts, series, calendar, config)
     counters = counters_of(series)
     base, increments = increments_of(series)
-    counted = counters[series.owner] & (series.place >= COUNTER_AFTER)
+    counted = counter_points(series, counters)
     # What a counter was before it showed to be one is a series of its own.
     split = series.starts[:-1][counters] + COUNTER_AFTER
     starts = np.sort(np.concatenate([series.starts, split]))

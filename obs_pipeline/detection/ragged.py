@@ -194,6 +194,12 @@ def counters_of(series: Ragged) -> npt.NDArray[np.bool_]:
     return counters & (series.lengths > COUNTER_AFTER)
 
 
+def counter_points(series: Ragged, counters: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which values belong to one of the ``counters`` after it has shown to be one."""
+    points: npt.NDArray[np.bool_] = counters[series.owner] & (series.place >= COUNTER_AFTER)
+    return points
+
+
 def increments_of(series: Ragged) -> tuple[Floats, Floats]:
     """The last known value before each, and the rise since then; after a restart, the value itself."""
     place = np.where(np.isnan(series.values), 0, np.arange(series.values.size))

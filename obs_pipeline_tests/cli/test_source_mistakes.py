@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 import yaml
 
 from obs_pipeline.cli import doctor, sources
@@ -29,7 +29,7 @@ from obs_pipeline_tests.usage.pulling.test_faults import (
     serving,
     told,
 )
-from obs_pipeline_tests.usage.pulling.test_litellm_table import CREATE, INSERT
+from obs_pipeline_tests.usage.pulling.test_litellm_table import add, execute, with_a_table
 
 pytestmark = pytest.mark.usefixtures("installation", "impatient")
 TABLE = '"LiteLLM_SpendLogs"'
@@ -69,17 +69,11 @@ def configured(tmp_path: Path) -> Iterator[Configured]:
 @pytest.fixture
 def table(postgres_server: Server, postgres_url: str) -> tuple[str, Callable[..., None]]:  # noqa: F811
     """The address of a table with rows, and a way to change it."""
-    database = sa.create_engine(postgres_url, poolclass=sa.pool.NullPool)
-
-    def run(*statements: str) -> None:
-        with database.begin() as connection:
-            for statement in statements:
-                connection.execute(sa.text(statement))
-
-    run(CREATE)
-    with database.begin() as connection:
-        connection.execute(sa.text(INSERT), {"first": 1, "last": 3})
-    return f"postgresql://tests@/{database.url.database}?host={postgres_server.socket.parent}", run
+    database = with_a_table(postgres_url)
+    add(database, 1, 3)
+    return f"postgresql://tests@/{database.url.database}?host={postgres_server.socket.parent}", partial(
+        execute, database
+    )
 
 
 def assert_it_is_told(capsys: pytest.CaptureFixture[str], *words: str) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from obs_pipeline_tests.command_line import CommandLine
 from obs_pipeline_tests.postgres import Server, postgres_server, postgres_url  # noqa: F401
 from obs_pipeline_tests.usage.billing.seller import Seller, anthropic_results, openai_results, seller
 from obs_pipeline_tests.usage.pulling.faulty_line import FaultyLine, faulty_line
-from obs_pipeline_tests.usage.pulling.test_litellm_table import CREATE, INSERT
+from obs_pipeline_tests.usage.pulling.test_litellm_table import add, execute, with_a_table
 
 TODAY = datetime.now(UTC).date()
 SINCE = TODAY - timedelta(days=2)
@@ -159,16 +160,10 @@ def configure(folder: Path, file: str, section: str, source: dict[str, Any]) -> 
 def a_table(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[Watched]:
     server: Server = request.getfixturevalue("postgres_server")
     url: str = request.getfixturevalue("postgres_url")
-    database = sa.create_engine(url, poolclass=sa.pool.NullPool)
-
-    def run(*statements: str) -> None:
-        with database.begin() as connection:
-            for statement in statements:
-                connection.execute(sa.text(statement))
-
-    run(CREATE)
+    database = with_a_table(url)
+    run = partial(execute, database)
+    add(database, 0, CALLS - 1)
     with database.begin() as connection:
-        connection.execute(sa.text(INSERT), {"first": 0, "last": CALLS - 1})
         moved = "(CAST(:day AS TIMESTAMP) - TIMESTAMP '2026-05-01')"
         columns = ", ".join(f'"{one}" = "{one}" + {moved}' for one in ("startTime", "endTime", "completionStartTime"))
         connection.execute(sa.text(f'UPDATE "LiteLLM_SpendLogs" SET {columns}'), {"day": SINCE})

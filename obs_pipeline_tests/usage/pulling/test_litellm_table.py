@@ -56,10 +56,20 @@ INSERT = """
 
 @pytest.fixture
 def database(postgres_url: str) -> sa.Engine:  # noqa: F811
-    engine = sa.create_engine(postgres_url, poolclass=sa.pool.NullPool)
-    with engine.begin() as connection:
-        connection.execute(sa.text(CREATE))
-    return engine
+    return with_a_table(postgres_url)
+
+
+def with_a_table(url: str) -> sa.Engine:
+    """A database with an empty table as LiteLLM makes it."""
+    database = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    execute(database, CREATE)
+    return database
+
+
+def execute(database: sa.Engine, *statements: str) -> None:
+    with database.begin() as connection:
+        for statement in statements:
+            connection.execute(sa.text(statement))
 
 
 def add(database: sa.Engine, first: int, last: int) -> None:
