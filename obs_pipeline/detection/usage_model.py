@@ -55,7 +55,9 @@ _LAW_AFTER_VISITS: Final = 2.5
 # Columns of an amount's state, before the profile sums and the rings.
 _LX, _LF, _RX, _RF, _S11, _S12, _S22, _T1, _T2, _OFF, _AGE, _TICK = range(12)
 _HEAD: Final = 12
-_AMOUNT_WIDTH: Final = _HEAD + 2 * WEEK + 2 * 24 + 4 * RING
+# An amount's ring: its hours, their sums up to the end of the ring (past its end: nothing), the sums of today.
+_TODAY: Final = 4 * RING + 4 * (RING + 1)
+_AMOUNT_WIDTH: Final = _HEAD + 2 * WEEK + 2 * 24 + _TODAY + 4
 _RATIO_HEAD: Final = 8
 _RATIO_WIDTH: Final = _RATIO_HEAD + 2 * 24 + 2 * 12
 _FAILURE_WIDTH: Final = 4 + 4 * RING
@@ -100,13 +102,18 @@ def score(
     if kind == "failures" and trials is None:
         raise ValueError("failures need the trials they are counted among")
     kept = fresh(kind, len(values)) if state is None else state.copy()
-    given = np.clip(values.astype(np.float64), 0.0, LARGEST)
-    behind = np.full(values.shape, 1e6) if trials is None else np.clip(np.nan_to_num(trials), 0.0, 1e15)
+    given = np.array(values, dtype=np.float64)
+    np.clip(given, 0.0, LARGEST, out=given)
+    behind = given if kind == "amount" else _behind(trials, values.shape)
     residuals = np.full((3, *values.shape), np.nan)
     expected, spread, volume, age = (np.full(values.shape, np.nan) for _ in range(4))
     passes = {"amount": _amounts, "failures": _failures, "ratio": _ratios}
     passes[kind](given, behind, first_hour, kept, residuals, expected, spread, volume, age)
     return Scored(expected, spread, residuals, volume, age, kept)
+
+
+def _behind(trials: Floats | None, shape: tuple[int, ...]) -> Floats:
+    return np.full(shape, 1e6) if trials is None else np.clip(np.nan_to_num(trials), 0.0, 1e15)
 
 
 def band(kind: Kind, scored: Scored, width: float) -> tuple[Floats, Floats]:
@@ -118,12 +125,15 @@ def band(kind: Kind, scored: Scored, width: float) -> tuple[Floats, Floats]:
     return np.maximum(scored.expected - reach, 0.0), scored.expected + reach
 
 
-@numba.njit(cache=True, nogil=True)
-def _stabilised(value: float, a: float, b: float) -> float:
-    return 2.0 / math.sqrt(b) * math.asinh(math.sqrt(b * (value / a + 0.375)))
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _stabilised_step(before: float, after: float, a: float, b: float) -> float:
+    """g(after) − g(before); the difference of two asinh as one logarithm, as they are the larger part of all the work."""
+    q, p = b * (after / a + 0.375), b * (before / a + 0.375)
+    risen = (math.sqrt(q) + math.sqrt(q + 1.0)) / (math.sqrt(p) + math.sqrt(p + 1.0))
+    return 2.0 / math.sqrt(b) * math.log(risen)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _law(row: Floats, level: float) -> tuple[float, float]:
     """a and b of the variance law, by weighted least squares of residual²/mu on (1, mu), drawn to a weak prior."""
     prior = 24.0
@@ -141,7 +151,44 @@ def _law(row: Floats, level: float) -> tuple[float, float]:
     return a * level, b
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _begin_day(row: Floats, ring: int) -> None:
+    """Sum the last 24 hours from each of them on: what is left of them is then one sum, and never a difference."""
+    sums, today = ring + 4 * RING, ring + _TODAY
+    for one in range(4):
+        total = 0.0
+        for at in range(RING - 1, -1, -1):
+            total += row[ring + 4 * at + one]
+            row[sums + 4 * at + one] = total
+        row[today + one] = 0.0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _last_hours(row: Floats, ring: int, slot: int, scale: int) -> tuple[float, float, float, float]:
+    """The sums of the last 1, 6 or 24 hours, this one included: of the values, their means, these squared, and what the hours
+    of the week alone have shown."""
+    here = ring + 4 * slot
+    if scale == 0:
+        return row[here], row[here + 1], row[here + 2], row[here + 3]
+    if scale == 2:
+        today, left = ring + _TODAY, ring + 4 * RING + 4 * (slot + 1)
+        return (
+            row[today] + row[left],
+            row[today + 1] + row[left + 1],
+            row[today + 2] + row[left + 2],
+            row[today + 3] + row[left + 3],
+        )
+    a = b = c = d = 0.0
+    for back in range(6):
+        at = slot - back if slot >= back else slot - back + RING
+        a += row[ring + 4 * at]
+        b += row[ring + 4 * at + 1]
+        c += row[ring + 4 * at + 2]
+        d += row[ring + 4 * at + 3]
+    return a, b, c, d
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _amounts(
     values: Floats,
     behind: Floats,
@@ -155,13 +202,17 @@ def _amounts(
 ) -> None:
     how, day = _HEAD, _HEAD + 2 * WEEK
     ring = day + 48
+    today = ring + _TODAY
     for s in range(values.shape[0]):
         row = state[s]
         for t in range(values.shape[1]):
             x = values[s, t]
             slot = int(row[_TICK]) % RING
             row[_TICK] += 1.0
-            row[ring + slot] = math.nan
+            here = ring + 4 * slot
+            if slot == 0:
+                _begin_day(row, ring)
+            row[here], row[here + 1], row[here + 2], row[here + 3] = 0.0, 0.0, 0.0, 0.0
             if math.isnan(x):
                 continue
             age[s, t] = row[_AGE]
@@ -186,22 +237,15 @@ def _amounts(
             sd = math.sqrt(a * mu + b * mu * mu)
             expected[s, t], spread[s, t] = mu, sd
             volume[s, t] = level / a
-            row[ring + slot], row[ring + RING + slot], row[ring + 2 * RING + slot] = x, mu, mu * mu
-            row[ring + 3 * RING + slot] = alone
-            total, means, squares, shown = 0.0, 0.0, 0.0, 0.0
-            for back in range(RING):
-                at = (slot - back) % RING
-                if not math.isnan(row[ring + at]) and row[_TICK] > back:
-                    total += row[ring + at]
-                    means += row[ring + RING + at]
-                    squares += row[ring + 2 * RING + at]
-                    shown += row[ring + 3 * RING + at]
-                if back == 0 or back == 5 or back == 23:
-                    scale = 0 if back == 0 else (1 if back == 5 else 2)
-                    if means > 0.0:
-                        wide = max(b * squares / (means * means), 1e-6)
-                        nearest = min(max(total, min(means, shown)), max(means, shown))
-                        residuals[scale, s, t] = _stabilised(total, a, wide) - _stabilised(nearest, a, wide)
+            row[here], row[here + 1], row[here + 2], row[here + 3] = x, mu, mu * mu, alone
+            for one in range(4):
+                row[today + one] += row[here + one]
+            for scale in range(3):
+                total, means, squares, shown = _last_hours(row, ring, slot, scale)
+                if means > 0.0:
+                    wide = max(b * squares / (means * means), 1e-6)
+                    nearest = min(max(total, min(means, shown)), max(means, shown))
+                    residuals[scale, s, t] = _stabilised_step(nearest, total, a, wide)
             row[_OFF] = row[_OFF] + 1.0 if abs(residuals[2, s, t]) > _RELEARN_AT else 0.0
             young = row[_AGE] < 48.0
             reach = (2.0 if young else 1.0) * _WINSOR * sd
@@ -229,7 +273,7 @@ def _amounts(
             row[_T2] = w * y * m + _LAW_MEMORY * row[_T2]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _upper_tail(failed: float, n: float, alpha: float, beta: float) -> float:
     """−log10 P(at least ``failed`` of ``n``) of a beta-binomial; zero up to a deviation above its mean."""
     weight = alpha + beta
@@ -250,7 +294,7 @@ def _upper_tail(failed: float, n: float, alpha: float, beta: float) -> float:
     return max(0.0, -(log_first + math.log(total)) / math.log(10.0))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _failures(
     values: Floats,
     behind: Floats,
@@ -298,7 +342,7 @@ def _failures(
             row[1] = n + _RATE_MEMORY * row[1]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _ratios(
     values: Floats,
     behind: Floats,

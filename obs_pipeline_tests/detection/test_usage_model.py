@@ -55,6 +55,23 @@ def test_a_panel_in_two_parts_scores_like_the_whole(kind: usage_model.Kind, seed
     np.testing.assert_array_equal(whole.state, second.state)
 
 
+@pytest.mark.parametrize("enormous", [1e3, 1e15])
+def test_an_enormous_hour_leaves_nothing_in_the_sums_of_the_hours_after_it(enormous: float):
+    hours = np.random.default_rng(3).uniform(1, 2, 60)
+    hours[7] = enormous
+    row, ring = np.zeros(usage_model._TODAY + 4), 0
+    for hour, value in enumerate(hours):
+        slot = hour % usage_model.RING
+        if slot == 0:
+            usage_model._begin_day(row, ring)
+        row[4 * slot : 4 * slot + 4] = value, 2 * value, 0, 1
+        row[usage_model._TODAY :] += row[4 * slot : 4 * slot + 4]
+        for scale, length in enumerate(usage_model.SCALES["amount"]):
+            last = hours[max(0, hour + 1 - length) : hour + 1]
+            wanted = [last.sum(), 2 * last.sum(), 0, last.size]
+            np.testing.assert_allclose(usage_model._last_hours(row, ring, slot, scale), wanted, rtol=1e-12)
+
+
 @pytest.mark.parametrize("kind", ["amount", "ratio"])
 @pytest.mark.parametrize("factor", [1e-9, 1e-3, 1e6, 1e12])
 def test_the_unit_of_money_changes_no_residual(kind: usage_model.Kind, factor: float):
