@@ -183,8 +183,11 @@ def end_silence(acting: Acting, asked: EndSilenceAsked) -> SilenceEnded:
 
 def label(acting: Acting, asked: LabelAsked) -> Labelled:
     """What somebody knows of an anomaly: later scores of its series heed it."""
-    query = "SELECT org, project, agent, metric, grain, timestamp, context FROM anomalies WHERE id = $id"
-    found = acting.reader.rows(query, {"id": asked.anomaly})
+    query = "SELECT org, project, agent, metric, grain, timestamp, context FROM {} WHERE id = $id"
+    tables = ("onsets", "anomalies")  # one that went on is meant to its end; the row of a later day can be meant too
+    found = next(
+        (rows for table in tables if (rows := acting.reader.rows(query.format(table), {"id": asked.anomaly}))), []
+    )
     if len(found) != 1:
         raise q.BadQuestion(f"anomalyId: there is no anomaly {asked.anomaly!r} that you may see.")
     acting.note("label_anomaly", asked.anomaly, asked)

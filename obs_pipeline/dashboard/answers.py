@@ -197,11 +197,11 @@ def trends(asking: Asking, asked: q.TrendsAsked) -> q.Trends:
 
 
 def anomalies(asking: Asking, asked: q.AnomaliesAsked) -> q.Anomalies:
-    """Anomalies of a timeframe, the highest score first."""
+    """Anomalies that begin in a timeframe, as grave as they became, the highest score first."""
     days = asking.window(asked.timeframe, asked.end)
     names = ("org", "project", "agent", "metric", "severity")
     where, values = _narrowed(asked, names), _given(asked, names)
-    within = f"FROM anomalies WHERE dt BETWEEN $first AND $last AND {where}"
+    within = f"FROM onsets WHERE dt BETWEEN $first AND $last AND {where}"
     spoken = {"first": days.first, "last": days.last, **values}
     counts = asking.reader.rows(f"SELECT severity, count(*) AS found {within} GROUP BY severity", spoken)
     by_severity = {row["severity"]: row["found"] for row in counts}
@@ -219,7 +219,12 @@ def anomalies(asking: Asking, asked: q.AnomaliesAsked) -> q.Anomalies:
 
 def explain_anomaly(asking: Asking, asked: q.ExplainAsked) -> q.Explained:
     """Why an anomaly is one: what was expected, what was seen, and the days around it."""
-    found = asking.reader.rows("SELECT * FROM anomalies WHERE starts_with(id, $id) LIMIT 2", {"id": asked.anomaly})
+    query = """
+        SELECT * FROM onsets WHERE starts_with(id, $id)
+        UNION ALL SELECT * FROM anomalies WHERE starts_with(id, $id) AND id NOT IN (SELECT id FROM onsets)
+        LIMIT 2
+    """
+    found = asking.reader.rows(query, {"id": asked.anomaly})
     if len(found) != 1:
         what = "no anomaly" if not found else "more than one anomaly"
         raise q.BadQuestion(f"anomalyId: {what} with an id that begins with {asked.anomaly!r}.")
@@ -553,7 +558,7 @@ def _marks(asking: Asking, asked: q.TrendsAsked, spoken: Mapping[str, Any]) -> l
     about, given = _about(asked)
     return asking.reader.rows(
         f"""
-        SELECT id, timestamp AS time, severity, observed, count(*) OVER () AS marked FROM anomalies
+        SELECT id, timestamp AS time, severity, observed, count(*) OVER () AS marked FROM onsets
         WHERE dt BETWEEN $first AND $last AND metric = $metric AND grain = $grain AND {about}
         ORDER BY score DESC, id LIMIT {_MARKS}
         """,

@@ -20,12 +20,16 @@ from obs_pipeline.policy.provenance import SourcedPolicy
 from obs_pipeline.policy.resolution import resolve_all
 from obs_pipeline.policy.spend import spend_between, used_places
 from obs_pipeline.policy.status import BudgetStatus, budget_status, hours_to_split, spend_span
-from obs_pipeline.storage.engine import one_row
+from obs_pipeline.storage.engine import load_sql, one_row
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_HOURLY, USAGE_REJECTED
 from obs_pipeline.usage.watermark import provisional_days
 
 _BUDGETS_LOOK_BACK: Final = timedelta(days=40)
+_GOES_ON_DAYS: Final = 31
+"""How many days later it is looked for how an anomaly went on."""
+
+_ONSETS: Final = load_sql("obs_pipeline.detection", "onsets")
 
 
 @dataclass(frozen=True)
@@ -76,28 +80,47 @@ def anomalies(
     metric: str | None = None,
     limit: int = 20,
 ) -> list[Anomaly]:
-    """Anomalies, the highest score first."""
-    lake.view(connection, ANOMALIES, days)
+    """The anomalies that begin in the days, as long and as grave as they became, the highest score first."""
+    _view_with_neighbours(connection, lake, days)
     conditions, values = _conditions({"agent": agent, "metric": metric})
+    if days is not None:
+        conditions.append("dt BETWEEN ? AND ?")
+        values += [days.first, days.last]
     if severities:
         conditions.append(f"severity IN ({', '.join('?' for _ in severities)})")
         values += severities
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    query = f"SELECT * FROM anomalies {where} ORDER BY score DESC, timestamp, id LIMIT ?"
+    query = f"SELECT * FROM ({_ONSETS}) {where} ORDER BY score DESC, timestamp, id LIMIT ?"
     return anomalies_from_table(connection.sql(query, params=[*values, limit]).to_arrow_table())
 
 
 def anomaly_counts(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> dict[str, int]:
-    """How many anomalies of each severity the days have."""
-    lake.view(connection, ANOMALIES, days)
-    return dict(connection.execute("SELECT severity, count(*) FROM anomalies GROUP BY severity").fetchall())
+    """How many anomalies of each severity begin in the days."""
+    _view_with_neighbours(connection, lake, days)
+    query = f"SELECT severity, count(*) FROM ({_ONSETS}) WHERE dt BETWEEN ? AND ? GROUP BY severity"
+    return dict(connection.execute(query, [days.first, days.last]).fetchall())
+
+
+def _view_with_neighbours(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange | None) -> None:
+    """The anomalies of the days, of the day before, where they may have begun, and of those after, where they may go on."""
+    latest = date.max - timedelta(days=_GOES_ON_DAYS)
+    near = None if days is None else DayRange(days.first, min(days.last, latest)).widened(before=1, after=_GOES_ON_DAYS)
+    lake.view(connection, ANOMALIES, near)
 
 
 def anomaly_by_id(connection: duckdb.DuckDBPyConnection, lake: Lake, id_or_prefix: str) -> list[Anomaly]:
-    """The anomalies whose id begins so: one when the id is whole, none when it is unknown."""
+    """The anomalies whose id begins so: one when the id is whole, none when it is unknown.
+
+    One that went on is as long and as grave as it became; the row of a later day can be asked for as well.
+    """
     lake.view(connection, ANOMALIES)
-    found = connection.sql("SELECT * FROM anomalies WHERE starts_with(id, ?) LIMIT 5", params=[id_or_prefix])
-    return anomalies_from_table(found.to_arrow_table())
+    query = f"""
+        WITH whole AS ({_ONSETS})
+        SELECT * FROM whole WHERE starts_with(id, $id)
+        UNION ALL SELECT * FROM anomalies WHERE starts_with(id, $id) AND id NOT IN (SELECT id FROM whole)
+        LIMIT 5
+    """
+    return anomalies_from_table(connection.sql(query, params={"id": id_or_prefix}).to_arrow_table())
 
 
 def batch_result(

@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 
 from obs_pipeline.detection.config import GRAIN_LENGTH
-from obs_pipeline.detection.incidents import APART, ends_of
+from obs_pipeline.detection.incidents import APART, begun, ends_of
 from obs_pipeline.detection.known import judged_until
 from obs_pipeline.detection.models import SEVERITIES, Anomaly, Severity
 from obs_pipeline.errors import ObsError
@@ -176,7 +176,7 @@ def evaluate(
     right, false = verdicts["right"], verdicts["false"]
     return Backtest(
         days=days,
-        anomalies=_counted(one.severity for one in anomalies),
+        anomalies=_counted(one.severity for one in begun(anomalies)),
         alarms=_counted(alarm.worst.severity for alarm in alarms),
         alarms_per_week=len(alarms) / days * 7,
         right=right,

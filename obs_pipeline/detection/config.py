@@ -211,9 +211,10 @@ class AnomalyDetectionConfig(_Settings):
     def history_days(self) -> int:
         """How many days before the first tested day the usage tables must hold.
 
-        The longest look-back, and the day before it when the silence of a source is measured across midnight.
+        The longest look-back of the day before, by which it is told whether an incident began there; and the day before that
+        when the silence of a source is measured across midnight.
         """
-        return max(self.lookback_of(grain) for grain in GRAINS) + -(-self.source_silence_hours // 24)
+        return max(self.lookback_of(grain) for grain in GRAINS) + 1 + -(-self.source_silence_hours // 24)
 
 
 def load_detection_config(path: Path) -> AnomalyDetectionConfig:

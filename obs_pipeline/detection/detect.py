@@ -20,7 +20,7 @@ import pyarrow as pa
 from obs_pipeline.detection import metrics, scoring
 from obs_pipeline.detection.config import GRAINS, METRICS, AnomalyDetectionConfig, Grain, Metric
 from obs_pipeline.detection.explain import EXPLAINED_BY_CALLS, Call, Evidence, Finding, Kind, Moment, explain
-from obs_pipeline.detection.incidents import gathered
+from obs_pipeline.detection.incidents import gathered, may_continue
 from obs_pipeline.detection.judging import LENDERS, Judged, by_model, calls_before, days_used, judge, largest_before
 from obs_pipeline.detection.known import NOTHING, Known, Planned, asked, not_learned, planned
 from obs_pipeline.detection.models import (
@@ -138,9 +138,10 @@ def detect_anomalies(
     in the tables; without it, only those are heard of. A day or hour that is not over at
     ``now`` (UTC; None: all are over) is no drop. Disabled detection gives empty tables.
     """
-    panels = _panels({"day": daily, "hour": hourly}, days, config, known, heard)
+    wholes = _wholes({"day": daily, "hour": hourly}, days, config, known, heard)
     del daily, hourly  # the largest things held, and the panels say it all
-    blocks = _blocks(panels, config, known)
+    tested = (days[1] - days[0]).days + 1
+    blocks = _blocks([_judgeable(whole, grain, config, tested) for grain, whole in wholes.items()], config, known)
     verdicts = [_verdicts(block, config, now) for block in blocks]
     findings = [finding for some in verdicts for finding in some.findings]
     moments = _moments(finding for finding in findings if finding.metric in EXPLAINED_BY_CALLS)
@@ -148,7 +149,33 @@ def detect_anomalies(
     calls = worst.of((finding.series, finding.grain, finding.time) for finding in findings)
     placed = [placed for some in verdicts for placed in _anomalies(some, calls)]
     ordered = [anomaly for _, anomaly in sorted(placed, key=lambda one: one[0])]
-    return Detection(_baselines(blocks), anomalies_to_table(gathered(ordered)))
+    before = _day_before(wholes.get("hour"), [one for one in ordered if may_continue(one, days[0])], config, known, now)
+    return Detection(_baselines(blocks), anomalies_to_table(gathered(ordered, before)))
+
+
+def _day_before(
+    whole: Panel | None, hours: Sequence[Anomaly], config: AnomalyDetectionConfig, known: Known, now: datetime | None
+) -> list[Anomaly]:
+    """The abnormal hours of the day before the first, of the agents of these abnormal ``hours``, by which it is told what
+    goes on from there.
+
+    They come out as that day's own detection finds them. Only these agents are judged, unless one of them is so new
+    that it borrows from others.
+    """
+    if whole is None or not hours:
+        return []
+    agents = {(one.org, one.project, one.agent) for one in hours}
+    before = config.lookback_of("hour")
+    eve, _ = whole.between(0, before)
+    near, there = eve.between(before - config.lookback_days, before)
+    wanted = np.array([tuple(one.values()) in agents for one in near.series.to_pylist()], dtype=bool)
+    new = days_used(near, config.lookback_days)[:, 0] < config.minimum_data_points
+    chosen = there if (wanted & new).any() else there[wanted]
+    verdicts = [
+        _verdicts(one, config, now) for one in _blocks([_judgeable(eve, "hour", config, 1, chosen)], config, known)
+    ]
+    found = [one for some in verdicts for _, one in _anomalies(some, {})]
+    return [one for one in found if (one.org, one.project, one.agent) in agents]
 
 
 def _blocks(panels: Sequence[_Judgeable], config: AnomalyDetectionConfig, known: Known) -> list[_Block]:
@@ -177,33 +204,43 @@ def _block(
     return _Block(panel, grain, metric, judged, expected, asked(known, panel, metric, grain, config.lookback_days))
 
 
-def _panels(
+def _wholes(
     tables: dict[Grain, pa.Table],
     days: tuple[date, date],
     config: AnomalyDetectionConfig,
     known: Known,
     heard: pa.Table | None,
-) -> list[_Judgeable]:
+) -> dict[Grain, Panel]:
+    """The usage of the days, of the day before them, and of the longest look-back of that, at each grain."""
     first, last = days
     if not config.enabled or last < first:
-        return []
-    panels: list[_Judgeable] = []
+        return {}
+    wholes: dict[Grain, Panel] = {}
     for grain in (grain for grain in GRAINS if grain in config.grains):
-        lookback = config.lookback_of(grain)
         panel = build_panel(
             tables.pop(grain),
             grain,
-            first - timedelta(days=lookback),
+            first - timedelta(days=1 + config.lookback_of(grain)),
             last,
             silence_hours=config.source_silence_hours,
             latency_calls=config.minimum_calls.latency,
             heard=heard,
         )
-        panel = replace(panel, masked=not_learned(known, panel, grain))
-        said = by_model(panel, grain, config, panel.days - lookback)
-        nearer, there = panel.between(lookback - config.lookback_days, panel.days - 1)
-        panels.append((grain, nearer, {metric: verdict.of(there) for metric, verdict in said.items()}))
-    return panels
+        wholes[grain] = replace(panel, masked=not_learned(known, panel, grain))
+    return wholes
+
+
+def _judgeable(
+    whole: Panel, grain: Grain, config: AnomalyDetectionConfig, tested: int, chosen: Ints | None = None
+) -> _Judgeable:
+    """The look-back and the last ``tested`` days of a panel, and what the usage model says of these; of the chosen series
+    alone, if some are given."""
+    said = by_model(whole, grain, config, tested, chosen)
+    near, there = whole.between(whole.days - tested - config.lookback_days, whole.days - 1)
+    if chosen is not None:
+        kept = np.flatnonzero(np.isin(there, chosen))
+        near, there = near.of(kept), there[kept]
+    return grain, near, {metric: verdict.of(there) for metric, verdict in said.items()}
 
 
 # ---- baselines ------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from obs_pipeline.detection import metrics
 from obs_pipeline.detection.borrowing import borrow
@@ -99,16 +98,18 @@ def judge(
     return _with_borrowed(judged, panel, metric, grain, config)
 
 
-def by_model(panel: Panel, grain: Grain, config: AnomalyDetectionConfig, tested: int) -> Mapping[Metric, HourVerdict]:
+def by_model(
+    panel: Panel, grain: Grain, config: AnomalyDetectionConfig, tested: int, chosen: Ints | None = None
+) -> Mapping[Metric, HourVerdict]:
     """What the usage model says of all metrics of the last ``tested`` days of a panel that holds
     :meth:`~obs_pipeline.detection.config.AnomalyDetectionConfig.lookback_of` days before them; nothing where it is not
-    the method."""
+    the method. Of ``chosen`` series alone, if some are given."""
     if config.method.of(grain) != "usage_model":
         return {}
     from obs_pipeline.detection.usage_judging import judge_hours
 
     budget, width = config.false_alarms_per_agent_week, config.thresholds.info
-    return judge_hours(panel, config.metrics, config.lookback_days, width, budget, tested)
+    return judge_hours(panel, config.metrics, config.lookback_days, width, budget, tested, chosen)
 
 
 def _judge_by_model(
@@ -151,29 +152,13 @@ def _with_windows(
         return judged
     at = np.flatnonzero(by_windows.any(axis=(1, 2)))
     of_these = None if planned is None else planned.of(at)
-    windows = _judge_windows(_part(panel, at), metric, "hour", config, DETECTORS["zscore"], of_these)
+    windows = _judge_windows(panel.of(at), metric, "hour", config, DETECTORS["zscore"], of_these)
     names = ("expected", "due", "lower", "upper", "deviation", "confidence")
     whole = {name: getattr(judged, name).copy() for name in names}
     for name, array in whole.items():
         stated = getattr(windows, name)
         array[at] = np.where(by_windows[at], np.nan if stated is None else stated, array[at])
     return replace(judged, **whole)
-
-
-def _part(panel: Panel, chosen: Ints) -> Panel:
-    """The panel of some series alone, given in rising order."""
-    size = panel.points * panel.days
-    owner, rest = np.divmod(panel.cells, size)
-    kept = np.isin(owner, chosen)
-    return replace(
-        panel,
-        series=panel.series.take(pa.array(chosen)),
-        cells=np.searchsorted(chosen, owner[kept]) * size + rest[kept],
-        sums={name: values[kept] for name, values in panel.sums.items()},
-        sources=panel.sources[chosen],
-        seen=panel.seen[chosen],
-        masked=None if panel.masked is None else panel.masked[chosen],
-    )
 
 
 def days_used(panel: Panel, lookback: int) -> Ints:

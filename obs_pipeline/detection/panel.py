@@ -127,6 +127,20 @@ class Panel:
         )
         return narrow, there
 
+    def of(self, chosen: Ints) -> Panel:
+        """The panel of some series alone, given in rising order."""
+        owner, rest = np.divmod(self.cells, self.points * self.days)
+        kept = np.isin(owner, chosen)
+        return replace(
+            self,
+            series=self.series.take(pa.array(chosen)),
+            cells=np.searchsorted(chosen, owner[kept]) * (self.points * self.days) + rest[kept],
+            sums={name: values[kept] for name, values in self.sums.items()},
+            sources=self.sources[chosen],
+            seen=self.seen[chosen],
+            masked=None if self.masked is None else self.masked[chosen],
+        )
+
     def course(self, name: str, series: slice, *, tested: int, idle_is_zero: bool) -> Floats:
         """A sum of some series from the first time to the last, (series, time), less what is not to be learned of all but
         the last ``tested`` days. With ``idle_is_zero``, gaps are zero where the series was idle.

@@ -85,7 +85,13 @@ def sigmas(surprises: Floats, reached: Marks) -> Floats:
 
 
 def judge_hours(
-    panel: Panel, metrics: Sequence[Metric], lookback: int, width: float, budget: AlarmBudget, tested: int
+    panel: Panel,
+    metrics: Sequence[Metric],
+    lookback: int,
+    width: float,
+    budget: AlarmBudget,
+    tested: int,
+    chosen: Ints | None = None,
 ) -> dict[Metric, HourVerdict]:
     """Judge the hours of the last ``tested`` days, all metrics of an agent together. Errors are shares of calls.
 
@@ -93,7 +99,8 @@ def judge_hours(
     :attr:`~obs_pipeline.detection.config.AnomalyDetectionConfig.lookback_of` says. The metric that shows an hour best is
     given the joint surprise of them all, held against the whole budget; the others keep their own, held against their
     share of it. ``width`` is the half-width of the band in spreads. Unknown hours are NaN, and so are those of a metric
-    that has been known for less than a day.
+    that has been known for less than a day. Only the ``chosen`` series are judged, if some are given: among all the others,
+    but the others are NaN.
     """
     judging = _Judging(tuple(metrics), width, marks(budget, 1), marks(budget, len(metrics)))
     shape = (panel.shape[0], panel.points, tested)
@@ -104,11 +111,20 @@ def judge_hours(
             start = week.monday - lookback
             tails = _tails_of_week(pool, panel.between(start, week.monday - 1)[0], judging)
             for days in _courses(panel.masked, week):
-                verdicts, there = _judge_days(pool, panel.between(start, days.stop - 1), judging, tails, len(days))
+                course = _of_chosen(panel.between(start, days.stop - 1), chosen)
+                verdicts, there = _judge_days(pool, course, judging, tails, len(days))
                 for whole, verdict in zip(found, verdicts, strict=True):
                     for into, values in zip(whole, verdict, strict=True):
                         into[there, :, days.start - before : days.stop - before] = values
     return dict(zip(metrics, found, strict=True))
+
+
+def _of_chosen(course: tuple[Panel, Ints], chosen: Ints | None) -> tuple[Panel, Ints]:
+    panel, there = course
+    if chosen is None:
+        return course
+    at = np.flatnonzero(np.isin(there, chosen))
+    return panel.of(at), there[at]
 
 
 class _Week(NamedTuple):

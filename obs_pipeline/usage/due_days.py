@@ -14,8 +14,9 @@ from obs_pipeline.storage.lake import DayRange
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline.usage.settling import ID_REACH_DAYS
 
-LOOKBACK_DAYS: Final = 34
-"""How many later days a day's usage is part of the baseline of: four weeks, and the days since their last Monday."""
+LOOKBACK_DAYS: Final = 35
+"""How many later days a day's usage bears on: four weeks and the days since their last Monday, whose baselines it is part of,
+and one more, as a day's anomalies may go on on the next."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from obs_pipeline.dashboard.service import QUESTIONS, Service, put
 from obs_pipeline.dashboard.snapshot import NotReady, Reader, Snapshot
 from obs_pipeline.dashboard.tables import MART_SPEND
 from obs_pipeline.detection.explanations import Explanation, explain_anomalies
-from obs_pipeline.detection.models import Anomaly
+from obs_pipeline.detection.models import Anomaly, anomalies_to_table
+from obs_pipeline.detection.tables import ANOMALIES
 from obs_pipeline.storage import engine
 from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.alert_tables import TaskRow, TraceRow
@@ -164,6 +166,19 @@ def test_pages_come_to_the_whole_once_each(served: Served):
         ask(served, "dashboard_get_anomalies", limit=2, cursor=q.write_cursor(2, "other"))
     with pytest.raises(q.BadQuestion, match="cursor"):
         ask(served, "dashboard_get_anomalies", cursor="junk")
+
+
+def test_what_goes_on_from_the_day_before_is_listed_counted_and_marked_once(tmp_path: Path):
+    served = serve(tmp_path)
+    later = replace(FOUND[1], id="an-later", severity="critical", score=80, context={"continues": FOUND[0].id})
+    served.lake.append(ANOMALIES, anomalies_to_table([later]).select(ANOMALIES.schema.names))
+    listed = ask(served, "dashboard_get_anomalies", timeframe="month")
+    assert (listed.total, listed.by_severity) == (3, {"critical": 1, "warning": 2})
+    first = listed.anomalies[0]
+    assert (first.id, first.severity) == (FOUND[0].id, "critical")
+    assert ask(served, "explain_anomaly", anomalyId=FOUND[0].id).anomaly.severity == "critical"
+    assert ask(served, "explain_anomaly", anomalyId="an-later").context["continues"] == FOUND[0].id
+    assert ask(served, "dashboard_get_trends", agentId="agent-0", projectId="atlas").marked == 3
 
 
 def test_an_export_comes_to_the_total_on_the_screen_over_all_its_pages(served: Served):

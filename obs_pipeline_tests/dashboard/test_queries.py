@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -106,6 +107,36 @@ def test_filters_narrow_down(
 
 def test_anomalies_are_counted_by_severity(connection: duckdb.DuckDBPyConnection, lake: Lake):
     assert queries.anomaly_counts(connection, lake, DAYS) == {"critical": 1, "warning": 2, "info": 1}
+
+
+def goes_on(lake: Lake) -> Anomaly:
+    """The first of the anomalies goes on the day after, and graver."""
+    later = replace(
+        an_anomaly("writer", 1, 85, "critical", "tokens"),
+        grain="hour",
+        context={"continues": FOUND[0].id, "score_alone": 95},
+    )
+    lake.append(ANOMALIES, anomalies_with_days([later]))
+    return later
+
+
+def test_what_goes_on_is_listed_and_counted_once_where_it_began(connection: duckdb.DuckDBPyConnection, lake: Lake):
+    later = goes_on(lake)
+    second = DayRange(later.dt, later.dt)
+    assert [one.score for one in queries.anomalies(connection, lake)] == [95, 90, 70, 60]
+    (first,) = queries.anomalies(connection, lake, DayRange(FIRST, FIRST), severities=["critical"])
+    assert (first.id, first.context["continued_by"]) == (FOUND[0].id, [later.id])
+    assert {one.id for one in queries.anomalies(connection, lake, second)} == {FOUND[1].id, FOUND[2].id}
+    assert queries.anomaly_counts(connection, lake, DayRange(FIRST, FIRST)) == {"critical": 1}
+    assert queries.anomaly_counts(connection, lake, second) == {"critical": 1, "info": 1}
+    assert queries.anomaly_counts(connection, lake, DAYS) == {"critical": 2, "warning": 1, "info": 1}
+
+
+def test_the_row_of_a_later_day_can_be_asked_for_by_its_id(connection: duckdb.DuckDBPyConnection, lake: Lake):
+    later = goes_on(lake)
+    assert queries.anomaly_by_id(connection, lake, later.id) == [later]
+    (whole,) = queries.anomaly_by_id(connection, lake, FOUND[0].id)
+    assert whole.severity == "critical"
 
 
 def test_an_anomaly_is_found_by_its_id_or_its_beginning(connection: duckdb.DuckDBPyConnection, lake: Lake):

@@ -94,17 +94,17 @@ def test_settings_cannot_be_changed_once_made():
         AnomalyDetectionConfig().enabled = False
 
 
-@pytest.mark.parametrize(("silence", "days"), [(0, 34), (6, 35), (24, 35), (25, 36)])
-def test_the_history_needed_covers_the_look_back_and_the_silence_before_it(silence, days):
+@pytest.mark.parametrize(("silence", "days"), [(0, 35), (6, 36), (24, 36), (25, 37)])
+def test_the_history_needed_covers_the_look_back_of_the_day_before_and_the_silence_before_it(silence, days):
     assert AnomalyDetectionConfig(source_silence_hours=silence).history_days == days
 
 
 def test_days_whose_baseline_late_usage_belongs_to_are_those_that_look_back_so_far():
-    assert max(AnomalyDetectionConfig().lookback_of(grain) for grain in GRAINS) == LOOKBACK_DAYS
+    assert max(AnomalyDetectionConfig().lookback_of(grain) for grain in GRAINS) + 1 == LOOKBACK_DAYS
 
 
 def test_only_the_usage_model_looks_back_to_the_mondays_four_weeks():
     config = AnomalyDetectionConfig(lookback_days=20, method=GrainMethods(hour="usage_model"))
     assert (config.lookback_of("day"), config.lookback_of("hour")) == (20, 26)
     plain = AnomalyDetectionConfig(lookback_days=20, method=GrainMethods(hour="zscore"), source_silence_hours=6)
-    assert (plain.lookback_of("hour"), plain.history_days) == (20, 21)
+    assert (plain.lookback_of("hour"), plain.history_days) == (20, 22)

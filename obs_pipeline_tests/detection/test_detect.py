@@ -356,6 +356,48 @@ def test_a_storm_of_six_hours_is_one_anomaly_led_by_one_metric(method):
     assert max(one.score for one in echoes) < leader.score
 
 
+def storm(rows: list[dict], first: int, hour: int, hours: int) -> list[dict]:
+    """The rows with ten times the cost for some hours in a row."""
+    begins, ends = at(first, hour), at(first, hour + hours)
+    return [{**one, "cost": one["cost"] * 10} if begins <= one["hour"] < ends else one for one in rows]
+
+
+def of_cost(rows: list[dict], first: int, last: int | None = None, config=REAL) -> list:
+    return found(detect(rows, first, last, config), grain="hour", metric="cost")
+
+
+@pytest.mark.parametrize("method", ["zscore", "usage_model"])
+@pytest.mark.parametrize(
+    ("hours", "days"),
+    [(5, [(29, 22), (30, 0)]), (2, [(29, 22)]), (27, [(29, 22), (30, 0), (31, 0)])],
+    ids=["past midnight", "up to midnight", "three days"],
+)
+def test_an_incident_has_a_row_each_day_and_each_names_that_of_the_day_before(method, hours, days):
+    config = AnomalyDetectionConfig.model_validate({"method": {"hour": method}})
+    rows = storm(steady(range(33)), 29, 22, hours)
+    together = of_cost(rows, 28, 31, config)
+    assert [one.timestamp for one in together] == [at(*moment) for moment in days]
+    assert [one.context.get("continues") for one in together] == [None, *(one.id for one in together[:-1])]
+    assert together == [one for day in range(28, 32) for one in of_cost(rows, day, config=config)]
+
+
+def test_nothing_is_continued_on_the_first_day_of_the_lake():
+    rows = storm(steady(range(20, 22)), 20, 0, 28)
+    (ceiling,) = of_cost(rows, 20)
+    assert ceiling.method == "new_agent_ceiling"
+    assert "continues" not in ceiling.context
+
+
+def test_what_comes_late_to_the_first_day_decides_whether_the_second_continues_it():
+    quiet = storm(steady(range(31)), 30, 0, 4)
+    (alone,) = of_cost(quiet, 30)
+    assert "continues" not in alone.context
+    late = storm(steady(range(31)), 29, 21, 7)
+    begun, goes_on = of_cost(late, 29, 30)
+    assert (goes_on.id, goes_on.context["continues"]) == (alone.id, begun.id)
+    assert of_cost(late, 30) == [goes_on]
+
+
 def test_a_deviation_below_the_materiality_floor_is_nobodys_concern():
     cents = [*steady(range(30), cost=0.0001, input_tokens=0), row(at(29), cost="0.9")]
     assert found(detect(cents, 29, config=REAL), grain="hour", metric="cost") == []

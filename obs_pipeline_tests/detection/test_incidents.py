@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obs_pipeline.detection.incidents import APART, ends_of, gathered
+from obs_pipeline.detection.incidents import APART, ends_of, gathered, may_continue
 from obs_pipeline.detection.models import SEVERITIES, Anomaly, anomaly_id
 
 DAY = datetime(2026, 3, 2)
@@ -73,6 +73,63 @@ def test_of_overlapping_metrics_one_speaks_and_the_others_name_it():
     assert "echo_of" not in later.context
 
 
+def _of(hours: list[Anomaly], day: int) -> list[Anomaly]:
+    return [each for each in hours if each.dt == (DAY + timedelta(day)).date()]
+
+
+def test_what_goes_on_past_midnight_names_what_it_continues_and_is_graver_or_not_but_lower():
+    first, second = gathered([hour(22, score=60), hour(23, score=70), *(hour(n, score=76) for n in range(24, 28))])
+    assert "continues" not in first.context
+    assert second.context["continues"] == first.id
+    assert (second.id, second.severity, second.score) == (hour(24).id, "warning", 56.5)
+    assert second.context["score_alone"] == 76
+    assert second.reason.endswith("It goes on from the day before.")
+
+
+def test_each_of_three_days_names_the_day_before_and_is_as_grave_as_its_own_hours():
+    hours = [hour(n, score=85 if n == 30 else 55, severity="critical" if n == 30 else "warning") for n in range(20, 52)]
+    first, second, third = gathered(hours)
+    assert (second.context["continues"], third.context["continues"]) == (first.id, second.id)
+    assert [one.severity for one in (first, second, third)] == ["warning", "critical", "warning"]
+
+
+def test_what_ended_at_midnight_continues_nowhere_unless_the_next_hours_are_near():
+    ended, other = gathered([hour(22), hour(23), hour(36)])
+    assert "continues" not in other.context
+    ended, near = gathered([hour(22), hour(23), hour(35)])
+    assert near.context["continues"] == ended.id
+
+
+def test_another_metric_that_follows_past_midnight_is_no_new_incident_but_a_contradicted_price_is():
+    leader, _, tokens, price = gathered(
+        [hour(23, score=70), hour(23, "errors", score=60), hour(25, "tokens"), hour(25, method="list_price")]
+    )
+    assert tokens.context["continues"] == leader.id
+    assert "continues" not in price.context
+    later = gathered([hour(20), hour(27, "tokens")])[1]
+    assert "continues" not in later.context
+
+
+def test_who_leads_on_the_second_day_continues_who_led_on_the_first():
+    cost, tokens, second, other = gathered(
+        [hour(23, score=70), hour(23, "tokens", score=60), hour(24, score=60), hour(24, "tokens", score=70)]
+    )
+    assert (second.context["continues"], other.context["continues"]) == (cost.id, cost.id)
+    assert second.context["echo_of"] == other.id
+    assert tokens.context["echo_of"] == cost.id
+
+
+def test_of_the_day_before_only_the_name_is_taken():
+    alone = gathered([hour(24), hour(25)], before=[hour(22), hour(23)])
+    assert alone == gathered([hour(22), hour(23), hour(24), hour(25)])[1:]
+    assert gathered([], before=[hour(22)]) == []
+
+
+def test_only_hours_before_noon_may_continue_what_began_the_day_before():
+    first = DAY.date()
+    assert [n for n in range(30) if may_continue(hour(n), first)] == list(range(12))
+
+
 HOURS = st.lists(
     st.builds(
         hour,
@@ -98,11 +155,7 @@ def test_nothing_is_lost_nor_named_twice_and_a_gathered_day_is_gathered_for_good
     for one in found:
         echo = one.context.get("echo_of")
         assert echo is None or any(other.id == echo and "echo_of" not in other.context for other in found)
-    alone = [
-        one
-        for day in range(3)
-        for one in gathered([each for each in hours if each.dt == (DAY + timedelta(day)).date()])
-    ]
+    alone = [one for day in range(3) for one in gathered(_of(hours, day), before=_of(hours, day - 1))]
     assert Counter(one.id for one in alone) == Counter(one.id for one in found)
     assert sorted(alone, key=lambda one: one.id) == sorted(found, key=lambda one: one.id)
 

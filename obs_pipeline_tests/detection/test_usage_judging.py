@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 
@@ -138,6 +139,38 @@ def test_what_is_not_learned_is_judged_even_so_and_unseen_by_the_days_after_it()
         for some in (detect(rows, 17, 17, known=verdicts), plain)
     ]
     assert expected[0] != expected[1]
+
+
+def burst(first: int, from_hour: int, hours: int, **values) -> dict[str, dict]:
+    """Changes of so many hours of agent 0 in a row."""
+    ticks = range(first * 24 + from_hour, first * 24 + from_hour + hours)
+    return {f"a0d{tick // 24}h{tick % 24}": values for tick in ticks}
+
+
+@pytest.mark.parametrize("first", range(14, 21))
+def test_what_goes_on_past_midnight_is_one_anomaly_on_any_day_of_the_week_alone_and_in_a_range(first: int):
+    rows = usage(first + 3, **burst(first, 22, 5, cost=400, calls=80))
+    found = of_hours(assert_each_day_alone_says_the_same(rows, first - 1, first + 1))
+    costs = [one for one in found if one["metric"] == "cost"]
+    onset, rest = (json.loads(one["context"]) for one in costs)
+    assert [one["timestamp"] for one in costs] == [at(first, 22), at(first + 1)]
+    assert (onset.get("continues"), rest["continues"]) == (None, costs[0]["id"])
+    assert costs[1]["score"] < costs[0]["score"]
+    assert [
+        one["id"] for one in found if "continues" not in json.loads(one["context"]) and one["dt"] != at(first).date()
+    ] == []
+
+
+def test_in_a_fleet_with_new_agents_too_a_day_alone_knows_what_began_the_day_before():
+    fleet = usage(23, agents=31, **burst(20, 21, 9, cost=2000, calls=80))
+    young = [
+        row(at(day, hour), agent="young", cost=900 if (day, hour) > (20, 20) else 2)
+        for day in (18, 19, 20, 21)
+        for hour in range(24)
+    ]
+    found = of_hours(assert_each_day_alone_says_the_same(fleet + young, 20, 22))
+    goes_on = {one["agent"] for one in found if "continues" in json.loads(one["context"])}
+    assert "a000" in goes_on
 
 
 def test_agents_of_other_days_change_nothing_of_a_day():
