@@ -16,12 +16,14 @@ So a fleet teaches its ordinary range, and the far tail keeps the shape of the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -141,14 +143,8 @@ def surprise(tails: Tails, scored: Scored) -> tuple[Floats, Bools]:
     NaN where the hour is unknown or nothing is learned.
     """
     both = _mean_surprise(tails, scored)
-    largest = np.max(both, axis=0)
-    classes = _classes(scored.volume)
-    result = np.zeros(largest.shape)
-    for group in range(_CLASSES - 1):
-        here = classes == group
-        result[here] = _rarity(
-            largest[here], tails.combined[group], tails.combined_rarity[group], tails.combined_power[group]
-        )
+    result = np.empty(scored.volume.shape)
+    _rarities(np.max(both, axis=0), scored.volume, tails.combined, tails.combined_rarity, tails.combined_power, result)
     known = ~np.isnan(scored.residuals).all(axis=0)
     return np.where(known, result, np.nan), both[0] >= both[1]
 
@@ -364,17 +360,57 @@ def _rarity(values: Floats, knots: Floats, rarity: Floats, power: float) -> Floa
 
 def _mean_surprise(tails: Tails, scored: Scored) -> Floats:
     """(sign, series, hours): the mean over the scales; an unknown scale is not surprised."""
-    classes = _classes(scored.volume)
-    total = np.zeros((2, *classes.shape))
-    for group in range(_CLASSES - 1):
-        here = classes == group
-        for scale in range(_SCALES):
-            residuals = np.nan_to_num(scored.residuals[scale][here])
-            for sign, direction in enumerate(_SIGNS):
-                total[sign][here] += _rarity(
-                    np.maximum(direction * residuals, 0.0),
-                    tails.views[scale, sign, group],
-                    tails.views_rarity[scale, sign, group],
-                    tails.views_power[scale, sign, group],
-                )
-    return total / _SCALES
+    both = np.empty((2, *scored.volume.shape))
+    _mean_rarities(scored.residuals, scored.volume, tails.views, tails.views_rarity, tails.views_power, both)
+    return both
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _class_of(volume: float) -> int:
+    group = 0
+    for edge in VOLUME_EDGES:
+        if volume >= edge:  # false of an unknown volume, which is none
+            group += 1
+    return group
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _rarity_of(value: float, knots: Floats, rarity: Floats, power: float) -> float:
+    """:func:`_rarity` of one value."""
+    last = knots.size - 1
+    if value <= knots[0]:
+        return float(min(rarity[0], LARGEST))
+    if value >= knots[last]:
+        past = math.log10(max(value / max(knots[last], 1e-6), 1.0)) * power
+        return float(min(rarity[last] + past, LARGEST))
+    below = np.searchsorted(knots, value, side="right") - 1
+    slope = (rarity[below + 1] - rarity[below]) / (knots[below + 1] - knots[below])
+    return float(min(rarity[below] + slope * (value - knots[below]), LARGEST))
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _rarities(values: Floats, volume: Floats, knots: Floats, rarity: Floats, power: Floats, out: Floats) -> None:
+    """Fill ``out`` (series, hours) with the rarity of each value in its class of volume."""
+    for s in range(out.shape[0]):
+        for t in range(out.shape[1]):
+            group = _class_of(volume[s, t])
+            out[s, t] = _rarity_of(values[s, t], knots[group], rarity[group], power[group])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _mean_rarities(
+    residuals: Floats, volume: Floats, knots: Floats, rarity: Floats, power: Floats, out: Floats
+) -> None:
+    """Fill ``out`` (sign, series, hours) with the mean rarity of the residuals of all scales to that side."""
+    for s in range(out.shape[1]):
+        for t in range(out.shape[2]):
+            group = _class_of(volume[s, t])
+            above, below = 0.0, 0.0
+            for scale in range(_SCALES):
+                residual = residuals[scale, s, t]
+                if math.isnan(residual):
+                    residual = 0.0
+                up, down = knots[scale, 0, group], knots[scale, 1, group]
+                above += _rarity_of(max(residual, 0.0), up, rarity[scale, 0, group], power[scale, 0, group])
+                below += _rarity_of(max(-residual, 0.0), down, rarity[scale, 1, group], power[scale, 1, group])
+            out[0, s, t], out[1, s, t] = above / _SCALES, below / _SCALES
