@@ -44,6 +44,10 @@ RHYTHM_HOURS: Final = 168
 LENDERS: Final[Mapping[str, tuple[str, ...]]] = {"project": ("org", "project"), "fleet": ()}
 """Whom a new agent borrows from, in this order, and the levels at which these are alike."""
 
+_FOUND: Final = ("expected", "due", "lower", "upper", "deviation", "confidence")
+_DAYS_AT_ONCE: Final = 7
+"""Tested days of which those series are looked at together that are compared with windows on any of them."""
+
 _CHUNK_VALUES: Final = 250_000
 """Look-back values looked at in one go: enough for numpy, little for memory."""
 
@@ -146,18 +150,27 @@ def _has_rhythm(panel: Panel, lookback: int) -> Bools:
 def _with_windows(
     judged: Judged, panel: Panel, metric: Metric, config: AnomalyDetectionConfig, planned: Planned | None
 ) -> Judged:
-    """The verdicts with those of the windows where these decide; only the series concerned are looked at again."""
+    """The verdicts with those of the windows where these decide; only the series and the weeks concerned are looked at
+    again."""
     by_windows = judged.by_windows
     if by_windows is None or not by_windows.any():
         return judged
-    at = np.flatnonzero(by_windows.any(axis=(1, 2)))
-    of_these = None if planned is None else planned.of(at)
-    windows = _judge_windows(panel.of(at), metric, "hour", config, DETECTORS["zscore"], of_these)
-    names = ("expected", "due", "lower", "upper", "deviation", "confidence")
-    whole = {name: getattr(judged, name).copy() for name in names}
-    for name, array in whole.items():
-        stated = getattr(windows, name)
-        array[at] = np.where(by_windows[at], np.nan if stated is None else stated, array[at])
+    whole: dict[str, Any] = {name: np.where(by_windows, np.nan, getattr(judged, name)) for name in _FOUND}
+    tested = by_windows.shape[-1]
+    for first in range(0, tested, _DAYS_AT_ONCE):
+        days = slice(first, min(first + _DAYS_AT_ONCE, tested))
+        at = np.flatnonzero(by_windows[..., days].any(axis=(1, 2)))
+        near, there = panel.of(at).between(first, config.lookback_days + days.stop - 1)
+        if there.size == 0:
+            continue
+        at = at[there]
+        expected = None if planned is None else planned.of(at, days)
+        windows = _judge_windows(near, metric, "hour", config, DETECTORS["zscore"], expected)
+        chosen = by_windows[at, :, days]
+        for name, array in whole.items():
+            stated = getattr(windows, name)
+            if stated is not None:
+                array[at, :, days] = np.where(chosen, stated, array[at, :, days])
     return replace(judged, **whole)
 
 

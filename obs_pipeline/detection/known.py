@@ -83,9 +83,10 @@ class Planned:
         on = self.cells & ~np.isnan(observed) & ~np.isnan(expected)
         return np.where(on, excused, observed), np.where(on, nearest, expected)
 
-    def of(self, series: npt.NDArray[np.int64]) -> Planned:
-        """The same for some of the series."""
-        return Planned(self.least[series], self.most[series], self.event[series], self.names)
+    def of(self, series: npt.NDArray[np.int64], days: slice) -> Planned:
+        """The same for some of the series and of the tested days."""
+        some = (series, slice(None), days)
+        return Planned(self.least[some], self.most[some], self.event[some], self.names)
 
     def name(self, position: int) -> str | None:
         """The event at a flat position of the arrays."""
