@@ -79,17 +79,9 @@ def zscore(
     deviation divided by the share left untouched (Yuen, Biometrika 61, 1974), times ``sqrt(1 + 1/n)`` for the
     uncertainty of the mean, and never below ``floor`` nor below ``relative`` × |expected|.
     """
-    ordered, n = _ordered(history)
-    pulled, lowest, highest = _inner(ordered, n)
-    kept = np.clip(ordered, lowest[..., None], highest[..., None])
-    known = np.arange(kept.shape[-1]) < n[..., None]
-    count = np.maximum(n, 1)
-    mean = np.where(known, kept, 0.0).sum(axis=-1) / count
-    # A constant history must give its own value back, not its mean give or take one rounding.
-    mean = np.clip(mean, lowest, highest)
-    squares = np.where(known, (kept - mean[..., None]) ** 2, 0.0).sum(axis=-1)
-    deviation = np.sqrt(squares / np.maximum(n - 1, 1))
-    spread = deviation / (1 - 2 * pulled / count) * np.sqrt(1 + 1 / count)
+    from obs_pipeline.detection.window_stats import winsorised
+
+    mean, spread, n = winsorised(history, WINSORISED_SHARE, _LARGEST_VALUE)
     return _compare(observed, mean, spread, n, min_points, floor, relative, width)
 
 
@@ -268,8 +260,9 @@ def _smoothed(history: Floats, start: Floats, step: Floats, alpha: float, gamma:
 
 def active_share(history: Floats) -> Floats:
     """The share of known values that are not zero; NaN without known values."""
-    known = (~np.isnan(history)).sum(axis=-1)
-    active = known - (history == 0).sum(axis=-1)
+    from obs_pipeline.detection.window_stats import counts
+
+    known, active, *_ = counts(history)
     return np.where(known > 0, active / np.maximum(known, 1), np.nan)
 
 
@@ -278,11 +271,10 @@ def never_idle(history: Floats) -> Bools:
 
     The history is of days, the last of them yesterday.
     """
-    weekdays = history[..., -7::-7]
-    days, weeks = ((~np.isnan(some)).sum(axis=-1) for some in (history, weekdays))
-    daily = (days >= 14) & (days == (history > 0).sum(axis=-1))
-    weekly = (weeks >= 4) & (weeks == (weekdays > 0).sum(axis=-1))
-    never: Bools = daily | weekly
+    from obs_pipeline.detection.window_stats import counts
+
+    days, _, active_days, weeks, active_weeks = counts(history)
+    never: Bools = ((days >= 14) & (days == active_days)) | ((weeks >= 4) & (weeks == active_weeks))
     return never
 
 
@@ -292,13 +284,9 @@ def burst_spread(history: Floats) -> Floats:
     How large the bursts of a series usually are. A series that is mostly idle has a history of zeros whose spread
     says nothing about the size of its next, perfectly normal burst; this does.
     """
-    ordered, n = _ordered(np.where(history == 0, np.nan, np.abs(history)))
-    pulled = np.ceil(WINSORISED_SHARE * n).astype(np.int64)
-    highest = np.minimum(_at(ordered, n - 1 - pulled), _LARGEST_VALUE)
-    kept = np.minimum(ordered, highest[..., None])
-    known = np.arange(kept.shape[-1]) < n[..., None]
-    squares = np.where(known, kept**2, 0.0).sum(axis=-1)
-    return np.where(n > pulled, np.sqrt(squares / np.maximum(n, 1)), 0.0)
+    from obs_pipeline.detection.window_stats import root_mean_square
+
+    return root_mean_square(history, WINSORISED_SHARE, _LARGEST_VALUE)
 
 
 def _ordered(history: Floats) -> tuple[Floats, Ints]:

@@ -36,7 +36,6 @@ EPOCH: Final = date(1970, 1, 1)
 HOUR_US: Final = 3_600_000_000
 LATENCY_SHARE: Final = 0.95
 
-_NEVER: Final = np.iinfo(np.int64).max
 _SUMMED: Final = (
     "calls",
     "errors",
@@ -83,11 +82,9 @@ class Panel:
         """(series, points of a day, days)."""
         return self.series.num_rows, self.points, self.days
 
-    def spread(self, values: Floats) -> Floats:
-        """One value per cell as the whole (series, point, day) grid, NaN elsewhere."""
-        grid = np.full(self.shape, np.nan)
-        grid.reshape(-1)[self.cells] = values
-        return grid
+    def spread(self, values: Floats, series: slice = slice(None)) -> Floats:
+        """One value per cell as the whole (series, point, day) grid, NaN elsewhere; of some series alone, if these are named."""
+        return self._spread(values, np.nan, series)
 
     def at(self, name: str, positions: Ints) -> Floats:
         """The sum at grid positions; NaN for a position without rows."""
@@ -98,13 +95,25 @@ class Panel:
 
     def windows(self, grid: Floats, lookback: int, series: slice, *, idle_is_zero: bool) -> Windows:
         """The windows of some series of a grid; with ``idle_is_zero``, gaps are zero where the series was idle."""
-        windows = _sliding(grid[series], lookback)
-        if idle_is_zero:
-            windows = np.where(self._idle(lookback, series), 0.0, windows)
-        history = windows[..., :-1]
-        if self.masked is not None:
-            history = np.where(_sliding(self.masked[series], lookback)[..., :-1], np.nan, history)
-        return Windows(history, windows[..., -1])
+        from obs_pipeline.detection.window_fill import fill_windows
+
+        chosen = grid[series]
+        count, points, days = chosen.shape
+        history = np.empty((count, points, days - lookback, lookback))
+        observed = np.empty(history.shape[:-1])
+        masked = np.zeros((0, 0, 0), dtype=bool) if self.masked is None else self.masked[series]
+        fill_windows(
+            chosen,
+            self._present(series),
+            self.alive,
+            self.sources[series],
+            self.seen[series],
+            masked,
+            idle_is_zero,
+            history,
+            observed,
+        )
+        return Windows(history, observed)
 
     def between(self, first: int, last: int) -> tuple[Panel, Ints]:
         """The panel of the days at these positions, both included, of the series with rows then; and where these were."""
@@ -147,7 +156,7 @@ class Panel:
 
         No value depends on later days: a source counts from the day on which it first sent rows of the series.
         """
-        grid = self.spread(self.sums[name])[series]
+        grid = self.spread(self.sums[name], series)
         if idle_is_zero:
             grid = np.where(self._idle_so_far(series), 0.0, grid)
         if self.masked is not None:
@@ -158,7 +167,7 @@ class Panel:
 
     def _idle_so_far(self, series: slice) -> Bools:
         """Where there are no rows although the series existed and one of the sources it had by then was alive."""
-        present = self._present()[series]
+        present = self._present(series)
         in_time = np.logical_or.accumulate(_in_time(present), axis=1)
         started = in_time.reshape(len(present), self.days, self.points).transpose(0, 2, 1)
         alive = np.zeros(present.shape, dtype=bool)
@@ -168,25 +177,17 @@ class Panel:
         idle: Bools = started & alive & ~present
         return idle
 
-    def _present(self) -> Bools:
-        grid = np.zeros(self.shape, dtype=bool)
-        grid.reshape(-1)[self.cells] = True
-        return grid
+    def _present(self, series: slice) -> Bools:
+        """Where the series have rows, (series, point, day)."""
+        return self._spread(np.ones(self.cells.shape, dtype=bool), False, series)
 
-    def _idle(self, lookback: int, series: slice) -> Bools:
-        """Where a window has no rows although the series existed and one of its sources was alive."""
-        present = self._present()[series]
-        tested = self.days - lookback
-        clock = np.arange(self.days) * self.points + np.arange(self.points)[:, None]
-        first_rows = _next_row(present)[:, : tested * self.points : self.points]
-        started = _sliding(clock, lookback) >= first_rows[:, None, :, None]
-        alive = np.zeros(started.shape, dtype=bool)
-        for rank in range(self.sources.shape[1]):
-            source = self.sources[series, rank]
-            sent = _any_before(self.seen[series, rank], lookback)
-            alive |= sent[:, None, :, None] & _sliding(self.alive[source], lookback)
-        idle: Bools = started & alive & ~_sliding(present, lookback)
-        return idle
+    def _spread(self, values: npt.NDArray[Any], elsewhere: Any, series: slice) -> npt.NDArray[Any]:
+        start, stop, step = series.indices(self.series.num_rows)
+        size = self.points * self.days
+        some = slice(*np.searchsorted(self.cells, [start * size, max(stop, start) * size]))
+        grid = np.full((max(stop - start, 0), self.points, self.days), elsewhere, dtype=values.dtype)
+        grid.reshape(-1)[self.cells[some] - start * size] = values[some]
+        return grid[::step]
 
 
 def build_panel(
@@ -336,25 +337,7 @@ def _floats(column: Any) -> Floats:
     return numbers
 
 
-def _next_row(present: Bools) -> Ints:
-    """(series, time): the first time from here on at which the series has a row."""
-    by_time = _in_time(present)
-    times = np.where(by_time, np.arange(by_time.shape[1]), _NEVER)
-    return np.minimum.accumulate(times[:, ::-1], axis=1)[:, ::-1]
-
-
 def _in_time(grid: Any) -> Any:
     """(series, point, day) as (series, time)."""
     series, points, days = grid.shape
     return grid.transpose(0, 2, 1).reshape(series, days * points)
-
-
-def _any_before(seen: Bools, lookback: int) -> Bools:
-    """(series, tested day): seen on any of the ``lookback`` days before."""
-    running = np.concatenate([np.zeros((seen.shape[0], 1), np.int64), np.cumsum(seen, axis=1)], axis=1)
-    return running[:, lookback:-1] > running[:, : -lookback - 1]
-
-
-def _sliding(grid: Any, lookback: int) -> Any:
-    """(..., tested day, look-back + 1): each tested day with the days before it, itself last."""
-    return np.lib.stride_tricks.sliding_window_view(grid, lookback + 1, axis=-1)
