@@ -199,13 +199,14 @@ def raised_mark(age: Floats) -> Floats:
 
 
 def confidence(surprises: Floats, age: Floats) -> Floats:
-    """The share of alarms at this surprise that are real, 0 … 1.
+    """What Bayes says of the share of alarms at this surprise that are real, 0 … 1.
 
-    Bayes from two stated rates: an incident in :data:`SERIES_WEEKS_AN_INCIDENT` series-weeks of which
-    :data:`FOUND_SHARE` get this far, and the 10^−S of normal blocks that do; times n/(n+72) for n known hours.
+    From two stated rates: an incident in :data:`SERIES_WEEKS_AN_INCIDENT` series-weeks of which
+    :data:`FOUND_SHARE` get this far, and the 10^−S of normal blocks that do; the odds times n/(n+72) for n known hours.
     """
     real = FOUND_SHARE / (SERIES_WEEKS_AN_INCIDENT * BLOCKS_A_WEEK)
-    return real / (real + 10.0**-surprises) * age / (age + CONFIDENT_HOURS)
+    odds = real * 10.0**surprises * age / (age + CONFIDENT_HOURS)
+    return odds / (1 + odds)
 
 
 def mark_for(false_alarms_a_week: float) -> float:

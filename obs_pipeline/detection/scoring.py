@@ -27,9 +27,9 @@ LARGEST_CONFIDENCE: Final = 0.95
 CEILING_CONFIDENCE: Final = 0.5
 """Of a new agent that spends more than its ceiling nothing is known that would tell a fault from a plan."""
 
-RULES: Final[Mapping[str, tuple[float, float]]] = {"windows": (-0.71, 2.59), "model": (-0.39, 0.4)}
+RULES: Final[Mapping[str, tuple[float, float]]] = {"windows": (-2.35, 1.16), "model": (-0.52, 0.62)}
 """Offset and slope by which the logit of what Bayes says becomes that of what was right, for methods that compare windows and
-for the usage model: learned on the alarms of three simulated fleets (``reliability_bench --fit``)."""
+for the usage model: learned on the alarms of fifteen fleets of three kinds (``reliability_bench --fit``)."""
 
 INCIDENT_RATE: Final[dict[Grain, float]] = {"day": 3e-3, "hour": 4e-4}
 """Assumed share of values of one series that belong to a real incident: about one incident a year and series."""
@@ -39,7 +39,7 @@ TAIL: Final[dict[Grain, tuple[float, float]]] = {"day": (3e-3, 3.0), "hour": (5e
 simulated fleet of steady and bursty agents shows (half of it) and what one real, very bursty sample does (twice)."""
 
 _HALF_WAY: Final = 6.0  # evidence at which a score reaches the middle of its band
-_LEARNING_HALF: Final = 7.0  # known values in the history at which confidence is halved
+_LEARNING_HALF: Final = 7.0  # known values in the history at which the odds are halved
 
 
 def severity_ranks(deviation: Floats, stake: Floats, thresholds: Thresholds) -> Ranks:
@@ -71,18 +71,19 @@ def scores(deviation: Floats, stake: Floats, ranks: Ranks) -> Floats:
 
 
 def confidences(deviation: Floats, points: npt.ArrayLike, grain: Grain) -> Floats:
-    """The estimated share of such deviations that are real, 0 … :data:`LARGEST_CONFIDENCE`: a stated heuristic.
+    """What Bayes says of the share of such deviations that are real, 0 … 1.
 
-    Bayes with two assumed rates per tested value: real incidents (:data:`INCIDENT_RATE`) and ordinary values that
+    It has two assumed rates per tested value: real incidents (:data:`INCIDENT_RATE`) and ordinary values that
     get this far, a power of the deviation (:data:`TAIL`), because usage has fat tails and five sigmas are far less
-    rare than a normal distribution says. A short history is trusted less: times ``n / (n + 7)``.
+    rare than a normal distribution says. A short history is trusted less: the odds are multiplied by ``n / (n + 7)``.
     """
     sigmas = np.maximum(np.abs(deviation), 1.0)
     at_three, power = TAIL[grain]
     false_alarms = at_three * (sigmas / 3) ** -power
     n = np.asarray(points, dtype=np.float64)
-    real = INCIDENT_RATE[grain] / (INCIDENT_RATE[grain] + false_alarms)
-    return np.minimum(real * n / (n + _LEARNING_HALF), LARGEST_CONFIDENCE)
+    odds = INCIDENT_RATE[grain] / false_alarms * n / (n + _LEARNING_HALF)
+    shares: Floats = odds / (1 + odds)
+    return shares
 
 
 def logit(shares: Floats) -> Floats:

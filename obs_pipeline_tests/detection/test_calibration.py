@@ -163,7 +163,8 @@ def test_confidence_is_modest_rises_with_surprise_and_with_age():
     assert old[-1] < 1
     assert old[2] == pytest.approx(0.12, abs=0.03)
     assert old[4] == pytest.approx(0.58, abs=0.05)
-    assert (calibration.confidence(surprises, np.full(6, 72.0)) < 0.51 * old).all()
+    young = calibration.confidence(surprises, np.full(6, 72.0))
+    assert young / (1 - young) == pytest.approx(0.5 * old / (1 - old), rel=1e-3)
 
 
 @pytest.mark.parametrize(("weekly", "mark"), [(14.0, 0.0), (0.14, 2.0), (0.014, 3.0), (0.0, 8.0), (1000.0, 0.0)])
