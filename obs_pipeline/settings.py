@@ -7,14 +7,28 @@ No behaviour here: rooms receive the values they need.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from datetime import date
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import Final
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnparsableSetting
 
 from obs_pipeline.errors import ObsError
+
+_PREFIX: Final = "OBS_"
+_MISREAD: Final = re.compile(r"[?*\[\]%\\\x00-\x1f]")
+"""What the lake, the engine or Dagster would take for a pattern, a query or an escape, and keep state somewhere else."""
+
+
+_SIZE: Final = re.compile(r"\d+(\.\d+)?\s?[KMGT]i?B", re.IGNORECASE)
+_MOST_HOURS: Final = 24 * 366
+"""A year: longer is a mistake in the unit."""
 
 
 class SettingsError(ObsError):
@@ -30,7 +44,7 @@ def project_root() -> Path:
 class Settings(BaseSettings):
     """What an operator may set. Paths are made absolute; sizes and spans carry their unit in the name."""
 
-    model_config = SettingsConfigDict(env_prefix="OBS_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
 
     home: Path = Field(default_factory=lambda: project_root() / ".obs", description="Where all state lives.")
     policies: Path = Field(default_factory=lambda: project_root() / "policies", description="What operators edit.")
@@ -62,7 +76,10 @@ class Settings(BaseSettings):
     )
 
     allowed_lateness_hours: int = Field(
-        default=24, ge=0, description="A day stays provisional until events this much later have been seen."
+        default=24,
+        ge=0,
+        le=_MOST_HOURS,
+        description="A day stays provisional until events this much later have been seen.",
     )
     identity_days: int = Field(
         default=1, ge=1, le=28, description="How many days back an event id is looked for when days are settled."
@@ -70,29 +87,53 @@ class Settings(BaseSettings):
     identity_window_days: int = Field(
         default=35,
         ge=0,
+        le=3650,
         description="How many days the doctor looks through for ids that repeat further apart; 0: none.",
     )
     freshness_hours: int = Field(
-        default=36, ge=1, description="A source whose rhythm is not known is stale when silent for longer."
+        default=36,
+        ge=1,
+        le=_MOST_HOURS,
+        description="A source whose rhythm is not known is stale when silent for longer.",
     )
     stale_after_hours: float = Field(
-        default=4, gt=0, description="No source is stale before; one that is pulled or never pauses is stale after."
+        default=4,
+        gt=0,
+        le=_MOST_HOURS,
+        description="No source is stale before; one that is pulled or never pauses is stale after.",
     )
     alert_history_days: int = Field(
-        default=90, ge=8, description="Messages that were sent, and traces of what is over, are kept so long."
+        default=90, ge=8, le=36500, description="Messages that were sent, and traces of what is over, are kept so long."
     )
     unpriced_share_limit: float = Field(
         default=0.05, ge=0, le=1, description="Share of a day's calls without a price that fails the check."
     )
     price_tolerance: float = Field(
-        default=0.05, ge=0, description="Relative difference of reported and list cost that is a finding."
+        default=0.05,
+        ge=0,
+        allow_inf_nan=False,
+        description="Relative difference of reported and list cost that is a finding.",
     )
 
-    engine_memory: str = Field(default="700MB", description="Memory limit of one DuckDB connection.")
+    engine_memory: str = Field(default="700MB", description="Memory limit of one DuckDB connection: 700MB, 2GiB.")
     engine_threads: int = Field(default_factory=lambda: min(os.cpu_count() or 1, 8), ge=1)
     events_per_chunk: int = Field(
         default=2_500_000, ge=1, description="How many events a batch takes into one transaction."
     )
+
+    @field_validator("home")
+    @classmethod
+    def _is_read_alike_by_all(cls, home: Path) -> Path:
+        if found := _MISREAD.search(str(home.absolute())):
+            raise ValueError(f"a path with the character {found[0]!r} cannot be used; choose another folder")
+        return home
+
+    @field_validator("engine_memory")
+    @classmethod
+    def _is_a_size(cls, memory: str) -> str:
+        if not _SIZE.fullmatch(memory):
+            raise ValueError("write a size with its unit, such as 700MB or 2GiB")
+        return memory
 
     def model_post_init(self, _context: object) -> None:
         object.__setattr__(self, "home", self.home.expanduser().absolute())
@@ -134,6 +175,17 @@ def secret(name: str) -> str | None:
     return os.environ.get(name)
 
 
+def misspelt_variables(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables that set nothing but are nearly the name of one that does → that name.
+
+    Others are left in peace: policies may name variables of their own for secrets.
+    """
+    known = [_PREFIX + name.upper() for name in Settings.model_fields]
+    unknown = sorted(name for name in variables if name.upper().startswith(_PREFIX) and name.upper() not in known)
+    meant = {name: get_close_matches(name.upper(), known, n=1, cutoff=0.85) for name in unknown}
+    return {name: matches[0] for name, matches in meant.items() if matches}
+
+
 @cache
 def get_settings() -> Settings:
     """The settings of this process, read once.
@@ -145,5 +197,10 @@ def get_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        name = "OBS_" + ".".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"{name}: {first['msg']} (it is {first.get('input')!r}).") from None
+        name = _PREFIX + ".".join(str(part) for part in first["loc"]).upper()
+        said = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{name}: {said} (it is {str(first.get('input'))!r}).") from None
+    except UnparsableSetting as error:
+        field = re.search(r'"(\w+)"', str(error))
+        name = _PREFIX + field[1].upper() if field else "A setting"
+        raise SettingsError(f"{name} must be JSON, and is not.") from None

@@ -18,6 +18,7 @@ from obs_pipeline.cli.console import out, print_json, text
 from obs_pipeline.cli.workspace import Workspace, open_workspace
 from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
+from obs_pipeline.settings import misspelt_variables
 
 _PACKAGES: Final = ("dagster", "duckdb", "deltalake", "pyarrow", "genai-prices", "sqlalchemy")
 _IDS_LOOKED_AT: Final = 20_000_000
@@ -61,6 +62,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
 
 def _examine(workspace: Workspace) -> Iterator[Examination]:
     yield _versions()
+    yield from _misspelt()
     yield _home(workspace)
     yield from _policies(workspace)
     ledger = _ledger(workspace)
@@ -84,6 +86,11 @@ def _examine(workspace: Workspace) -> Iterator[Examination]:
 def _versions() -> Examination:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
     return Examination("versions", "ok", f"Python {platform.python_version()}, {versions}")
+
+
+def _misspelt() -> Iterator[Examination]:
+    for name, meant in misspelt_variables().items():
+        yield Examination("settings", "look", f"{name} sets nothing", f"Is {meant} meant? Rename it, or take it away.")
 
 
 def _home(workspace: Workspace) -> Examination:

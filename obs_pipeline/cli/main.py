@@ -37,6 +37,7 @@ from obs_pipeline.cli import (
 )
 from obs_pipeline.cli.console import errors, text
 from obs_pipeline.errors import ObsError
+from obs_pipeline.settings import misspelt_variables
 
 app = typer.Typer(
     name="obs-pipeline",
@@ -72,6 +73,8 @@ app.add_typer(alerts.app)
 
 def run() -> None:
     """The entry point: an error the user can mend is a message, never a traceback."""
+    for name, meant in misspelt_variables().items():
+        errors.print(f"[yellow]warning:[/] {name} sets nothing. Is {meant} meant?", highlight=False, soft_wrap=True)
     try:
         app()
     except ObsError as error:

@@ -258,19 +258,18 @@ class Lake:
         opened = self.open(table, version)
         if opened is None:
             return []
-        if days is None:
-            return sorted(opened.file_uris())
         actions = pa.table(opened.get_add_actions(flatten=True))
         if actions.num_rows == 0:
             return []
-        partition = actions[f"partition.{PARTITION}"]
-        wanted = pc.and_(
-            pc.greater_equal(partition, pa.scalar(days.first, pa.date32())),
-            pc.less_equal(partition, pa.scalar(days.last, pa.date32())),
-        )
-        # Paths in the log are URL-encoded relative to the table.
-        paths = actions.filter(wanted)["path"].to_pylist()
-        return sorted(f"{self.uri(table)}/{path}" for path in paths)
+        if days is not None:
+            partition = actions[f"partition.{PARTITION}"]
+            wanted = pc.and_(
+                pc.greater_equal(partition, pa.scalar(days.first, pa.date32())),
+                pc.less_equal(partition, pa.scalar(days.last, pa.date32())),
+            )
+            actions = actions.filter(wanted)
+        # Relative to the table: whole URIs would come with the folder's spaces and letters URL-encoded.
+        return sorted(f"{self.uri(table)}/{path}" for path in actions["path"].to_pylist())
 
     def _write(
         self,

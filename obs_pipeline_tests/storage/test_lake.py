@@ -45,6 +45,13 @@ def test_a_table_that_was_never_written_reads_as_empty(tmp_path: Path):
     assert lake.version(TABLE) is None
 
 
+@pytest.mark.parametrize("folder", ["my home", "hüß日本", "a#b", "it's", "a+b&c=d;{e}"])
+def test_a_lake_may_lie_in_a_folder_of_any_usual_name(tmp_path: Path, folder: str):
+    lake = Lake(str(tmp_path / folder / "lake"))
+    lake.append(TABLE, rows((MONDAY, "a")))
+    assert names(lake) == names(lake, WEEK) == ["a"]
+
+
 def test_replacing_days_leaves_the_other_days_alone(tmp_path: Path):
     lake = Lake(str(tmp_path))
     lake.append(TABLE, rows((MONDAY, "a"), (MONDAY + timedelta(days=1), "b")))
