@@ -27,7 +27,9 @@ from obs_pipeline.usage.inbox import Inbox
 from obs_pipeline.usage.receiving.spool import move_abandoned
 
 PAUSE_AFTER_FAILURE_SECONDS: Final = 600
-"""How long the landing sensor waits after a run that failed: the cause needs a person."""
+"""How long a sensor waits after a run of its job that failed: the cause may need a person."""
+
+_STOPPED: Final = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 RETENTION_HOURS: Final = 7 * 24
 """How long an older version of a table stays readable."""
@@ -95,14 +97,13 @@ def touched_days_sensor(
     due = due_days(ledger.open(), limits.identity_days)
     if not due.pending:
         return dg.SkipReason("Every landed event has been computed.")
+    if _failed_lately(context, "daily_batch"):
+        return dg.SkipReason("The last batch failed; it is tried again after a while.")
     close_killed_batches(context.instance, Path(limits.scratch))
     if is_running(context.instance, "daily_batch"):
         return dg.SkipReason("A batch is under way.")
-    requests = [
-        dg.RunRequest(run_key=f"touched:{days.first}:{days.last}:{due.newest_landing}", tags=range_tags(days))
-        for days in due.ranges()
-    ]
-    return dg.SensorResult(run_requests=requests)
+    # No run keys: days that a batch left waiting, because it was killed or stopped by a check, are asked for again.
+    return dg.SensorResult(run_requests=[dg.RunRequest(tags=range_tags(days)) for days in due.ranges()])
 
 
 @dg.run_failure_sensor(
@@ -157,6 +158,6 @@ maintenance_schedule = dg.ScheduleDefinition(
 
 def _failed_lately(context: dg.SensorEvaluationContext, job: str) -> bool:
     newest = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
-    if not newest or newest[0].dagster_run.status != dg.DagsterRunStatus.FAILURE:
+    if not newest or newest[0].dagster_run.status not in _STOPPED:
         return False
     return (newest[0].end_time or 0) > time.time() - PAUSE_AFTER_FAILURE_SECONDS

@@ -119,7 +119,8 @@ def close_killed_batches(instance: dg.DagsterInstance, scratch: Path) -> None:
 
 
 def _close_killed_runs(instance: dg.DagsterInstance) -> None:
-    under_way = dg.RunsFilter(tags=_STARTED_HERE, statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
+    begun = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    under_way = dg.RunsFilter(tags=_STARTED_HERE, statuses=begun)
     for run in instance.get_runs(under_way):
         instance.report_run_failed(run, "The process of this batch ended without a word; run the batch again.")
 

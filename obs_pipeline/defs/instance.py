@@ -44,6 +44,8 @@ def instance_config(root: str) -> dict[str, Any]:
             "config": {"base_dir": f"{root}/schedules"},
         },
         "run_coordinator": {"module": "dagster", "class": "QueuedRunCoordinator"},
+        "run_launcher": {"module": "obs_pipeline.defs.run_launcher", "class": "WatchedRunLauncher"},
+        "run_monitoring": {"enabled": True, "poll_interval_seconds": 60},
         "concurrency": {"runs": {"max_concurrent_runs": 2}},
         "retention": {
             "schedule": {"purge_after_days": 90},

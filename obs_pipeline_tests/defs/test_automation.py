@@ -54,8 +54,13 @@ def look(
     return sensor.evaluate_tick(context)
 
 
-def under_way(instance: dg.DagsterInstance, job: str, tags: dict[str, str] | None = None) -> dg.DagsterRun:
-    run = instance.create_run_for_job(defs.resolve_job_def(job), status=dg.DagsterRunStatus.STARTED, tags=tags or {})
+def under_way(
+    instance: dg.DagsterInstance,
+    job: str,
+    tags: dict[str, str] | None = None,
+    status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED,
+) -> dg.DagsterRun:
+    run = instance.create_run_for_job(defs.resolve_job_def(job), status=status, tags=tags or {})
     return run
 
 
@@ -172,17 +177,37 @@ def test_nothing_is_asked_for_while_a_batch_is_under_way(
     assert look(automation.touched_days_sensor, instance, settings).run_requests == []
 
 
+@pytest.mark.parametrize("begun", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
 def test_a_command_that_was_killed_does_not_block_the_sensor_for_ever(
-    settings: Settings, instance: dg.DagsterInstance, ledger: Ledger
+    settings: Settings, instance: dg.DagsterInstance, ledger: Ledger, begun: dg.DagsterRunStatus
 ):
     land(ledger, "f1", MONDAY)
-    killed = under_way(instance, "daily_batch", {"obs-pipeline/started_by": "command line"})
+    killed = under_way(instance, "daily_batch", {"obs-pipeline/started_by": "command line"}, begun)
     with exclusive(settings.scratch, "batch"):
         assert look(automation.touched_days_sensor, instance, settings).run_requests == []
     assert len(look(automation.touched_days_sensor, instance, settings).run_requests) == 1
     closed = instance.get_run_by_id(killed.run_id)
     assert closed is not None
     assert closed.status == dg.DagsterRunStatus.FAILURE
+
+
+@pytest.mark.parametrize("stopped", ["report_run_failed", "report_run_canceled"])
+def test_days_that_a_batch_left_waiting_are_asked_for_again_after_a_while(
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    ledger: Ledger,
+    stopped: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    land(ledger, "f1", MONDAY)
+    sensor = automation.touched_days_sensor
+    (first,) = look(sensor, instance, settings).run_requests
+    getattr(instance, stopped)(under_way(instance, "daily_batch"))
+    assert look(sensor, instance, settings).run_requests == []
+    monkeypatch.setattr(automation, "PAUSE_AFTER_FAILURE_SECONDS", -1)
+    (again,) = look(sensor, instance, settings).run_requests
+    # A run key that was asked for once is never run again.
+    assert first.run_key is again.run_key is None
 
 
 # -- failures ------------------------------------------------------------------------------------------------------------
