@@ -71,8 +71,8 @@ def serve(
     import uvicorn
 
     from obs_pipeline.dashboard.access import Gate, RateLimit
-    from obs_pipeline.dashboard.http_app import http_app
-    from obs_pipeline.dashboard.otlp_receiver import receiving_routes
+    from obs_pipeline.dashboard.http.app import http_app
+    from obs_pipeline.dashboard.http.otlp_receiver import receiving_routes
     from obs_pipeline.storage.access_store import AccessStore
     from obs_pipeline.usage.receiving.receiver import Receiver
 

@@ -22,7 +22,7 @@ import uvicorn
 from obs_pipeline.alerting.models import Incident, Severity
 from obs_pipeline.alerting.records import incident_row
 from obs_pipeline.dashboard.access import Gate, RateLimit, create_token
-from obs_pipeline.dashboard.http_app import http_app
+from obs_pipeline.dashboard.http.app import http_app
 from obs_pipeline.dashboard.service import Service
 from obs_pipeline.dashboard.snapshot import Reader, Snapshot
 from obs_pipeline.dashboard.tables import MART_SPEND

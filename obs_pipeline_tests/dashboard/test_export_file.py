@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from obs_pipeline.dashboard import export_file as module
 from obs_pipeline.dashboard.access import RateLimit
-from obs_pipeline.dashboard.http_app import http_app
+from obs_pipeline.dashboard.http.app import http_app
 from obs_pipeline_tests.dashboard.served import NOW, Served, serve
 
 FILE = "/api/dashboard_export_data/file"

@@ -18,7 +18,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from obs_pipeline.dashboard.access import LOCAL, Principal, RateLimit
-from obs_pipeline.dashboard.http_app import http_app
+from obs_pipeline.dashboard.http.app import http_app
 from obs_pipeline.dashboard.mcp_server import LARGEST_ANSWER, mcp_server, tokens_in
 from obs_pipeline.dashboard.service import QUESTIONS, Question, put
 from obs_pipeline_tests.command_line import PROGRAM, CommandLine

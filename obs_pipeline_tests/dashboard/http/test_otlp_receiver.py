@@ -25,8 +25,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from starlette.testclient import TestClient
 
 from obs_pipeline.dashboard.access import Gate, RateLimit, create_token
-from obs_pipeline.dashboard.http_app import http_app
-from obs_pipeline.dashboard.otlp_receiver import receiving_routes
+from obs_pipeline.dashboard.http.app import http_app
+from obs_pipeline.dashboard.http.otlp_receiver import receiving_routes
 from obs_pipeline.dashboard.service import Service
 from obs_pipeline.dashboard.snapshot import Snapshot
 from obs_pipeline.storage.access_store import AccessStore

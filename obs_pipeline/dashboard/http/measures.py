@@ -9,6 +9,7 @@ What the ledger says is of every organisation, so it is told apart from what thi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -17,8 +18,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from obs_pipeline.alerting.health import WINDOW, AlertHealth, Percentiles, health
+from obs_pipeline.dashboard.actions import ACTIONS
+from obs_pipeline.dashboard.service import QUESTIONS
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.ledger import Ledger
@@ -28,6 +32,7 @@ from obs_pipeline.usage.due_days import pending_days
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _STEPS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_BESIDE: Final = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/mcp", "/v1/traces", "/v1/logs"})
 _READ_AGAIN: Final = timedelta(seconds=10)
 
 
@@ -63,6 +68,37 @@ class Measures:
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class MeasuringMiddleware:
+    """Measures every request: how long it took and what came of it, refusals included."""
+
+    def __init__(self, app: ASGIApp, measures: Measures) -> None:
+        self._app = app
+        self._measures = measures
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            self._measures.served(_route_name(scope["path"]), status, time.perf_counter() - started)
+
+
+def _route_name(path: str) -> str:
+    """A label of few values: an unknown path is not a label of its own."""
+    name = path.removeprefix("/api/")
+    return name if name in QUESTIONS or name in ACTIONS or path in _BESIDE else "other"
 
 
 class LedgerFigures(Collector):

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from obs_pipeline.dashboard.http_app import principal_of
+from obs_pipeline.dashboard.http.gate import principal_of
 from obs_pipeline.errors import ObsError
 from obs_pipeline.usage.receiving.exports import BadExport, Owner, Signal, Taken
 from obs_pipeline.usage.receiving.receiver import Receiver

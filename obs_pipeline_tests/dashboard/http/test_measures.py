@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from obs_pipeline.dashboard.measures import LedgerFigures
+from obs_pipeline.dashboard.http.measures import LedgerFigures
 from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.alert_tables import DeliveryRow, OutboxRow
 from obs_pipeline.storage.ledger import LandedDay, LandedFile, Ledger

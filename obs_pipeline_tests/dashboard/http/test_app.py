@@ -17,7 +17,9 @@ from starlette.testclient import TestClient
 from obs_pipeline.dashboard.access import ROLES, RateLimit, create_token
 from obs_pipeline.dashboard.actions import ACTIONS
 from obs_pipeline.dashboard.answer_cache import CacheUnusable
-from obs_pipeline.dashboard.http_app import OPEN, http_app, openapi
+from obs_pipeline.dashboard.http.app import http_app
+from obs_pipeline.dashboard.http.gate import OPEN
+from obs_pipeline.dashboard.http.openapi import openapi
 from obs_pipeline.dashboard.service import QUESTIONS, Service
 from obs_pipeline.dashboard.snapshot import Snapshot
 from obs_pipeline.storage.access_store import AccessStore
@@ -227,9 +229,7 @@ def test_what_the_ledger_says_of_all_is_told_to_who_sees_all(served: Served, cli
 
 
 def test_the_page_says_how_to_build_it_or_is_the_built_one(served: Served, tmp_path: Path, monkeypatch):
-    from obs_pipeline.dashboard import http_app as module
-
-    monkeypatch.setattr(module, "WIDGET", tmp_path / "index.html")
+    monkeypatch.setattr("obs_pipeline.dashboard.http.app.WIDGET", tmp_path / "index.html")
     # Not entered: leaving it would close the service that others ask too.
     client = TestClient(http_app(served.service, served.gate, clock=lambda: NOW), base_url="http://localhost")
     assert "make widget" in client.get("/").text
