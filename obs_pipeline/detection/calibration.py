@@ -209,6 +209,16 @@ def confidence(surprises: Floats, age: Floats) -> Floats:
     return odds / (1 + odds)
 
 
+def confidence_when_asked(shares: Floats, times: Floats) -> Floats:
+    """What Bayes says where ``times`` as much surprise is asked for, of what it says (:func:`confidence`) where one is."""
+    real = FOUND_SHARE / (SERIES_WEEKS_AN_INCIDENT * BLOCKS_A_WEEK)
+    odds = np.clip(shares, 0.0, 1 - 1e-9) / (1 - np.clip(shares, 0.0, 1 - 1e-9))
+    surprise = np.log10(np.maximum(odds / real, 1.0))
+    odds = odds * 10.0 ** (surprise / times - surprise)
+    asked: Floats = odds / (1 + odds)
+    return asked
+
+
 def mark_for(false_alarms_a_week: float) -> float:
     """The surprise at which one normal series rings this often; blocks are 12 hours."""
     return float(-np.log10(np.clip(false_alarms_a_week / BLOCKS_A_WEEK, 1e-8, 1.0)))

@@ -386,7 +386,12 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig, now: datetime | Non
     points = chosen(judged.points)
     if judged.borrowed is not None:
         points = np.where(chosen(judged.borrowed) >= 0, np.maximum(points, config.minimum_data_points), points)
-    stated = np.full(deviation.shape, np.nan) if judged.confidence is None else chosen(judged.confidence)
+    stated = np.full(deviation.shape, np.nan)
+    if judged.confidence is not None:
+        from obs_pipeline.detection import calibration
+
+        asked_of = chosen(np.broadcast_to(block.asked[:, None, :], judged.observed.shape))
+        stated = calibration.confidence_when_asked(chosen(judged.confidence), asked_of)
     confidences = np.where(
         price_decides,
         scoring.price_confidences(observed, chosen(overcharge)),

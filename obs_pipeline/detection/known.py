@@ -8,7 +8,8 @@ Holds the rules by which that changes what is learned and what is asked of a dev
 - **Expected.** During a planned event a value is compared with the event's multiples of its baseline: between them it
   is no deviation at all, outside it deviates by what is left when divided by the nearer multiple.
 - **Adaptive thresholds.** Each anomaly of a series, metric and grain that was called a false positive in the 90 days
-  before multiplies the sigmas asked of it by 1.25, each that was called real by 0.9; never below 0.9 or above 2.5.
+  before multiplies the sigmas asked of it by 1.25, each that was called real by 0.9; never below 0.9 or above 2.5. Of hours,
+  those less than twelve hours apart are one anomaly.
 
 A verdict changes only days after the anomaly it is about, so a day's result depends on the usage of its look-back and
 on what was said of it, never on when it is computed.
@@ -16,7 +17,7 @@ on what was said of it, never on when it is computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -38,6 +39,7 @@ FALSE_RAISES: Final = 1.25
 REAL_LOWERS: Final = 0.9
 ASKED: Final = (0.9, 2.5)
 REMEMBERED: Final = timedelta(days=90)
+GOES_ON: Final = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +138,26 @@ def asked(known: Known, panel: Panel, metric: Metric, grain: Grain, lookback: in
     """(series, tested day): by what the sigmas of every threshold are multiplied; one without verdicts."""
     tested = panel.first_day + lookback + np.arange(panel.days - lookback)
     powers = np.zeros((panel.shape[0], tested.size))
-    for label in known.labels:
-        if label.verdict == "planned" or (label.metric, label.grain) != (metric, grain):
-            continue
+    for label in _each_once(known.labels, metric, grain):
         about = (label.timestamp.date() - EPOCH).days
         later = (tested > about) & (tested <= about + REMEMBERED.days)
         if later.any():
             factor = FALSE_RAISES if label.verdict == "false_positive" else REAL_LOWERS
             powers[np.ix_(_same(label, panel.series), later)] += np.log(factor)
     return np.clip(np.exp(powers), *ASKED)
+
+
+def _each_once(labels: Sequence[AnomalyLabel], metric: Metric, grain: Grain) -> Iterator[AnomalyLabel]:
+    """The verdicts real and false of one metric and grain. An incident of several days has a label for each of them, and is
+    one experience: what is said of hours that go on counts with the first."""
+    chosen = [one for one in labels if (one.metric, one.grain) == (metric, grain) and one.verdict != "planned"]
+    ends: dict[tuple[Any, ...], datetime] = {}
+    for label in sorted(chosen, key=lambda one: (one.timestamp, one.anomaly_id)):
+        series = (label.org, label.project, label.agent, label.verdict)
+        goes_on = grain == "hour" and series in ends and label.timestamp - ends[series] < GOES_ON
+        ends[series] = max(judged_until(label), ends.get(series, datetime.min))
+        if not goes_on:
+            yield label
 
 
 def _taking_place(known: Known, panel: Panel) -> list[Occurrence]:

@@ -167,6 +167,15 @@ def test_confidence_is_modest_rises_with_surprise_and_with_age():
     assert young / (1 - young) == pytest.approx(0.5 * old / (1 - old), rel=1e-3)
 
 
+def test_confidence_where_more_is_asked_is_that_of_less_surprise():
+    surprises, old = np.array([0.5, 1.5, 3.0]), np.full(3, 1e9)
+    plain = calibration.confidence(surprises, old)
+    for times in (0.9, 1.0, 1.25, 2.5):
+        asked = calibration.confidence_when_asked(plain, np.full(3, times))
+        assert asked == pytest.approx(calibration.confidence(surprises / times, old), rel=1e-6)
+    assert calibration.confidence_when_asked(np.array([0.0, 1.0]), np.ones(2)) == pytest.approx([0, 1])
+
+
 @pytest.mark.parametrize(("weekly", "mark"), [(14.0, 0.0), (0.14, 2.0), (0.014, 3.0), (0.0, 8.0), (1000.0, 0.0)])
 def test_alarms_a_week_say_where_the_mark_lies(weekly: float, mark: float):
     assert calibration.mark_for(weekly) == pytest.approx(mark)

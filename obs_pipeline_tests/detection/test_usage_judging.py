@@ -22,7 +22,7 @@ from obs_pipeline.detection.config import (
 from obs_pipeline.detection.detect import Detection, detect_anomalies
 from obs_pipeline.detection.known import NOTHING, Known
 from obs_pipeline.detection.usage_judging import marks, sigmas
-from obs_pipeline.storage.anomaly_labels import AnomalyLabel
+from obs_pipeline.storage.anomaly_labels import AnomalyLabel, Verdict
 from obs_pipeline_tests.detection.series_rows import daily, hourly, row
 
 START = date(2025, 3, 3)
@@ -139,6 +139,38 @@ def test_what_is_not_learned_is_judged_even_so_and_unseen_by_the_days_after_it()
         for some in (detect(rows, 17, 17, known=verdicts), plain)
     ]
     assert expected[0] != expected[1]
+
+
+def said(verdict: Verdict, first: datetime, last: datetime) -> AnomalyLabel:
+    return AnomalyLabel(f"an-{first}", verdict, "o", "p", "a000", "cost", "hour", first, "ada", "", at(30), last)
+
+
+@pytest.mark.parametrize(("verdict", "factor"), [("false_positive", 1.25), ("real", 0.9)])
+def test_a_verdict_on_hours_changes_what_the_model_asks_of_them_from_the_next_day_on(verdict: Verdict, factor: float):
+    rows = usage(17, a0d15h13={"cost": 130, "calls": 80})
+    known = Known((), (said(verdict, at(14, 2), at(14, 3)),))
+    (plain,), (taught,) = (
+        [one for one in of_hours(detect(rows, 15, 15, known=some)) if one["metric"] == "cost"]
+        for some in (NOTHING, known)
+    )
+    assert json.loads(taught["context"]).get("thresholds_times") == factor
+    for told in ("score", "confidence"):
+        assert (taught[told] < plain[told]) == (factor > 1)
+        assert (taught[told] > plain[told]) == (factor < 1)
+
+
+def test_a_verdict_on_an_incident_of_two_days_counts_once_and_on_two_incidents_twice():
+    rows = usage(17, a0d15h13={"cost": 160, "calls": 80})
+    begun, goes_on, other = (
+        said("false_positive", at(12, 22), at(13)),
+        said("false_positive", at(13), at(13, 4)),
+        said("false_positive", at(13, 20), at(13, 21)),
+    )
+    asked = []
+    for labels in ((begun,), (goes_on, begun), (begun, goes_on, other)):
+        (one,) = [one for one in of_hours(detect(rows, 15, 15, known=Known((), labels))) if one["metric"] == "cost"]
+        asked.append(json.loads(one["context"])["thresholds_times"])
+    assert asked == [1.25, 1.25, pytest.approx(1.25**2, abs=1e-3)]
 
 
 def burst(first: int, from_hour: int, hours: int, **values) -> dict[str, dict]:
