@@ -1,22 +1,25 @@
 """Detection over the lake: read the usage of some days and of the look-back, detect, replace the days' results.
 
-Large fleets are judged a share of the agents at a time, so that memory is bounded by the share and not by the fleet.
+Large fleets are judged a share of the agents at a time, so that memory is bounded by the share and not by the fleet; two
+shares at once, as arrays and engine let other threads run while they compute. What is ordinary is learned once, for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import duckdb
 import pyarrow as pa
 
 from obs_pipeline.detection.calendar import load_calendar
 from obs_pipeline.detection.config import AnomalyDetectionConfig, load_detection_config
-from obs_pipeline.detection.detect import Detection, detect_anomalies
+from obs_pipeline.detection.detect import Detection, Judgement, judge_usage, ordinary_usage, tell
 from obs_pipeline.detection.known import NOTHING, Known
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES
 from obs_pipeline.storage.anomaly_labels import AnomalyLabels
@@ -25,17 +28,38 @@ from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline.usage.tables import USAGE_DAILY, USAGE_EVENTS, USAGE_HOURLY
 
-SERIES_AT_ONCE: Final = 1_000
-"""Agents judged in one go: some 500 MB of the hours of nine weeks, for the days of a month. The usage model is calibrated
-on each share alone, which is plenty; so the size must not depend on how many days are judged."""
+if TYPE_CHECKING:
+    from obs_pipeline.detection.usage_judging import Ordinary
 
-_SERIES: Final = "SELECT DISTINCT org, project, agent FROM usage_daily ORDER BY ALL"
+SERIES_AT_ONCE: Final = 500
+"""Agents judged in one go: some 250 MB of the hours of nine weeks, for the days of a month. New agents borrow from those
+of their share alone, which is plenty; so the size must not depend on how many days are judged."""
+
+_SHARES_AT_ONCE: Final = 2
+_WHOLES: Final = {"every_hour": USAGE_HOURLY, "every_day": USAGE_DAILY}
+_HEARD: Final = "SELECT DISTINCT source, dt, hour FROM every_hour"
+_SERIES: Final = "SELECT DISTINCT org, project, agent FROM every_day ORDER BY ALL"
 _OF_THE_SHARE: Final = """
-    CREATE OR REPLACE TEMP VIEW {view} AS
+    CREATE TEMP VIEW {view} AS
     SELECT usage.* FROM {whole} AS usage SEMI JOIN share
         ON usage.org IS NOT DISTINCT FROM share.org
         AND usage.project IS NOT DISTINCT FROM share.project
         AND usage.agent IS NOT DISTINCT FROM share.agent
+"""
+
+# The first in teaching_order() of those with usage in any span of the look-back.
+_TEACHERS: Final = """
+    SELECT DISTINCT org, project, agent FROM (
+        SELECT *, row_number() OVER (
+            PARTITION BY monday ORDER BY md5(concat(
+                coalesce(org, chr(30)), chr(31), coalesce(project, chr(30)), chr(31), coalesce(agent, chr(30))
+            ))
+        ) AS place
+        FROM (
+            SELECT DISTINCT monday, org, project, agent
+            FROM every_day JOIN mondays ON dt BETWEEN monday - {lookback} AND monday - 1
+        )
+    ) WHERE place <= {teachers} ORDER BY ALL
 """
 
 
@@ -78,45 +102,66 @@ def detection_of(
 ) -> Detection:
     """Baselines and anomalies of the days, from usage that is already in the lake; nothing is written."""
     window = days.widened(before=config.history_days)
-    lake.view(connection, USAGE_HOURLY, window)
-    lake.view(connection, USAGE_DAILY, window)
+    for name, table in _WHOLES.items():
+        lake.view(connection, table, window, name=name)
     lake.view(connection, USAGE_EVENTS, days)
-    heard = connection.sql("SELECT DISTINCT source, dt, hour FROM usage_hourly").to_arrow_table()
-    parts = [
-        detect_anomalies(
-            hourly=_read(connection, "series_hourly"),
-            daily=_read(connection, "series_daily"),
-            days=(days.first, days.last),
-            config=config,
-            evidence=partial(_worst_calls, connection),
-            known=known,
-            heard=heard,
-            now=now,
-        )
-        for _ in _shares(connection, lake, window)
-    ]
-    return Detection(
-        pa.concat_tables([part.baselines for part in parts]), pa.concat_tables([part.anomalies for part in parts])
-    )
+    asked = _Asked(days, config, known, now, connection.sql(_HEARD).to_arrow_table())
+    shares = _shares(connection)
+    ordinary = _ordinary(connection, asked) if len(shares) > 1 else None
+    with ThreadPoolExecutor(_SHARES_AT_ONCE) as pool:
+        judged = list(pool.map(partial(_judge_share, connection, asked, ordinary), shares))
+    return tell(judged, partial(_worst_calls, connection))
 
 
-def _shares(connection: duckdb.DuckDBPyConnection, lake: Lake, window: DayRange) -> Iterator[pa.Table]:
-    """Shares of the agents, in their order; while one is held, ``usage_hourly`` and ``usage_daily`` show it alone."""
+class _Asked(NamedTuple):
+    """What is judged, and by what; ``heard`` as for :func:`~obs_pipeline.detection.detect.judge_usage`."""
+
+    days: DayRange
+    config: AnomalyDetectionConfig
+    known: Known
+    now: datetime | None
+    heard: pa.Table
+
+
+def _shares(connection: duckdb.DuckDBPyConnection) -> list[pa.Table]:
+    """Shares of the agents, about alike in size, in their order."""
     series = connection.sql(_SERIES).to_arrow_table()
-    if series.num_rows <= SERIES_AT_ONCE:
-        yield series
-        return
-    wholes = {USAGE_HOURLY: "every_hour", USAGE_DAILY: "every_day"}
-    for table, whole in wholes.items():
-        lake.view(connection, table, window, name=whole)
     count = -(-series.num_rows // SERIES_AT_ONCE)
-    size = -(-series.num_rows // count)
-    for start in range(0, series.num_rows, size):
-        share = series.slice(start, size)
-        connection.register("share", share)
-        for table, whole in wholes.items():
-            connection.execute(_OF_THE_SHARE.format(view=table.name, whole=whole))
-        yield share
+    size = -(-series.num_rows // max(count, 1))
+    return [series.slice(start, size) for start in range(0, series.num_rows, size or 1)]
+
+
+def _judge_share(
+    connection: duckdb.DuckDBPyConnection, asked: _Asked, ordinary: Ordinary | None, share: pa.Table
+) -> Judgement:
+    with _usage_of(connection, share) as usage:
+        hourly, daily = _read(usage, "series_hourly"), _read(usage, "series_daily")
+    days = (asked.days.first, asked.days.last)
+    return judge_usage(hourly, daily, days, asked.config, asked.known, asked.heard, asked.now, ordinary)
+
+
+def _ordinary(connection: duckdb.DuckDBPyConnection, asked: _Asked) -> Ordinary:
+    """What is ordinary in the whole fleet, learned from the agents that teach for it."""
+    from obs_pipeline.detection.usage_judging import TEACHERS
+
+    config, days = asked.config, asked.days
+    mondays = [day for day in days.widened(before=7).days() if day.weekday() == 0]
+    with connection.cursor() as cursor:
+        cursor.register("mondays", pa.table({"monday": pa.array(mondays, pa.date32())}))
+        teachers = cursor.sql(_TEACHERS.format(lookback=config.lookback_days, teachers=TEACHERS)).to_arrow_table()
+    with _usage_of(connection, teachers) as usage:
+        hourly = _read(usage, "series_hourly")
+    return ordinary_usage(hourly, (days.first, days.last), config, asked.known, asked.heard)
+
+
+@contextmanager
+def _usage_of(connection: duckdb.DuckDBPyConnection, share: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The engine with ``usage_hourly`` and ``usage_daily`` of some agents alone, for one thread."""
+    with connection.cursor() as cursor:
+        cursor.register("share", share)
+        for whole, table in _WHOLES.items():
+            cursor.execute(_OF_THE_SHARE.format(view=table.name, whole=whole))
+        yield cursor
 
 
 def _worst_calls(connection: duckdb.DuckDBPyConnection, moments: pa.Table) -> pa.Table:

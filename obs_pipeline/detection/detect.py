@@ -7,8 +7,7 @@ range at once gives identical tables. No files, no clock, no settings but those 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -19,9 +18,18 @@ import pyarrow as pa
 
 from obs_pipeline.detection import metrics, scoring
 from obs_pipeline.detection.config import GRAINS, METRICS, AnomalyDetectionConfig, Grain, Metric
-from obs_pipeline.detection.explain import EXPLAINED_BY_CALLS, Call, Evidence, Finding, Kind, Moment, explain
+from obs_pipeline.detection.explain import EXPLAINED_BY_CALLS, Call, Evidence, Finding, Kind, Moment, SeriesId, explain
 from obs_pipeline.detection.incidents import gathered, may_continue
-from obs_pipeline.detection.judging import LENDERS, Judged, by_model, calls_before, days_used, judge, largest_before
+from obs_pipeline.detection.judging import (
+    LENDERS,
+    Judged,
+    by_model,
+    calls_before,
+    days_used,
+    judge,
+    largest_before,
+    ordinary_weeks,
+)
 from obs_pipeline.detection.known import NOTHING, Known, Planned, asked, not_learned, planned
 from obs_pipeline.detection.models import (
     BASELINE_SCHEMA,
@@ -37,7 +45,7 @@ from obs_pipeline.detection.models import (
 from obs_pipeline.detection.panel import HOUR_US, Panel, build_panel
 
 if TYPE_CHECKING:
-    from obs_pipeline.detection.usage_judging import HourVerdict
+    from obs_pipeline.detection.usage_judging import HourVerdict, Ordinary
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -50,7 +58,6 @@ MOMENT_SCHEMA: Final = pa.schema(
 _EPOCH: Final = datetime(1970, 1, 1)
 _DAY_US: Final = 24 * HOUR_US
 _BLOCK: Final = 1 << 40  # more rows than one day of one grain can have
-_JUDGED_AT_ONCE: Final = 2
 _WARNING: Final = SEVERITIES.index("warning") + 1
 SILENT_IN_A_ROW: Final[Mapping[Grain, int]] = {"day": 1, "hour": 3}
 """Days or hours of one day with nothing at all, where there always was something, before that is news."""
@@ -63,6 +70,16 @@ class Detection:
 
     baselines: pa.Table
     anomalies: pa.Table
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Some series judged, and not told yet: their baselines, what is abnormal, and what was so on the day before, if it may
+    go on."""
+
+    baselines: pa.Table
+    verdicts: Sequence[_Verdicts]
+    before: Sequence[Anomaly]
 
 
 _Judgeable = tuple[Grain, Panel, Mapping[Metric, "HourVerdict"]]
@@ -128,67 +145,115 @@ def detect_anomalies(
     heard: pa.Table | None = None,
     now: datetime | None = None,
 ) -> Detection:
-    """Baselines and anomalies of the days ``days[0]`` … ``days[1]`` (inclusive, UTC).
+    """Baselines and anomalies of the days ``days[0]`` … ``days[1]`` (inclusive, UTC): :func:`judge_usage`, then
+    :func:`tell`."""
+    return tell([judge_usage(hourly, daily, days, config, known, heard, now)], evidence)
+
+
+def judge_usage(
+    hourly: pa.Table,
+    daily: pa.Table,
+    days: tuple[date, date],
+    config: AnomalyDetectionConfig,
+    known: Known = NOTHING,
+    heard: pa.Table | None = None,
+    now: datetime | None = None,
+    ordinary: Ordinary | None = None,
+) -> Judgement:
+    """Compare the usage of some series on the days ``days[0]`` … ``days[1]`` (inclusive, UTC) with that before.
 
     ``hourly`` and ``daily`` are usage by series, as ``sql/series_hourly.sql`` and ``sql/series_daily.sql`` sum it, from
     ``config.history_days`` before the first day on; earlier and later rows are ignored, missing ones are unknown.
-    ``evidence`` answers for series and days (``MOMENT_SCHEMA``, each once) with their worst single calls, as
-    ``sql/evidence.sql`` finds them; with it the reasons name calls. ``known`` is what people said, beforehand and of
-    earlier anomalies. ``heard`` (source, dt, hour) says when each source sent anything, also for agents that are not
-    in the tables; without it, only those are heard of. A day or hour that is not over at
-    ``now`` (UTC; None: all are over) is no drop. Disabled detection gives empty tables.
+    ``known`` is what people said, beforehand and of earlier anomalies. ``heard`` (source, dt, hour) says when each source
+    sent anything, also for agents that are not in the tables; without it, only those are heard of. A day or hour that is
+    not over at ``now`` (UTC; None: all are over) is no drop. ``ordinary`` is what :func:`ordinary_usage` found in the whole
+    fleet; without it, these series are the fleet. Disabled detection judges nothing.
     """
     wholes = _wholes({"day": daily, "hour": hourly}, days, config, known, heard)
     del daily, hourly  # the largest things held, and the panels say it all
     tested = (days[1] - days[0]).days + 1
-    blocks = _blocks([_judgeable(whole, grain, config, tested) for grain, whole in wholes.items()], config, known)
+    if ordinary is None:
+        ordinary = _ordinary(wholes, config, tested)
+    judgeable = [_judgeable(whole, grain, config, tested, ordinary) for grain, whole in wholes.items()]
+    blocks = _blocks(judgeable, config, known)
     verdicts = [_verdicts(block, config, now) for block in blocks]
-    findings = [finding for some in verdicts for finding in some.findings]
+    going_on = {one.series for some in verdicts for one in some.findings if may_continue(one.grain, one.time, days[0])}
+    before = _day_before(wholes.get("hour"), going_on, config, known, now, ordinary)
+    return Judgement(_baselines(blocks), verdicts, before)
+
+
+def ordinary_usage(
+    hourly: pa.Table,
+    days: tuple[date, date],
+    config: AnomalyDetectionConfig,
+    known: Known = NOTHING,
+    heard: pa.Table | None = None,
+) -> Ordinary:
+    """What the usage model is to take for ordinary on these days, from hours as for :func:`judge_usage` of the series that
+    :func:`~obs_pipeline.detection.usage_judging.teaching_order` puts first; nothing where it is not the method."""
+    hours: AnomalyDetectionConfig = config.model_copy(update={"grains": ("hour",)})
+    return _ordinary(_wholes({"hour": hourly}, days, hours, known, heard), config, (days[1] - days[0]).days + 1)
+
+
+def tell(judgements: Sequence[Judgement], evidence: Callable[[pa.Table], pa.Table] | None = None) -> Detection:
+    """What was judged as tables, series by series as the judgements come.
+
+    ``evidence`` answers for series and days (``MOMENT_SCHEMA``, each once) with their worst single calls, as
+    ``sql/evidence.sql`` finds them; with it the reasons name calls.
+    """
+    findings = [finding for judgement in judgements for some in judgement.verdicts for finding in some.findings]
     moments = _moments(finding for finding in findings if finding.metric in EXPLAINED_BY_CALLS)
     worst = Evidence(evidence(moments) if evidence is not None and moments.num_rows else None)
     calls = worst.of((finding.series, finding.grain, finding.time) for finding in findings)
-    placed = [placed for some in verdicts for placed in _anomalies(some, calls)]
-    ordered = [anomaly for _, anomaly in sorted(placed, key=lambda one: one[0])]
-    before = _day_before(wholes.get("hour"), [one for one in ordered if may_continue(one, days[0])], config, known, now)
-    return Detection(_baselines(blocks), anomalies_to_table(gathered(ordered, before)))
+    told: list[Anomaly] = []
+    for judgement in judgements:
+        placed = [placed for some in judgement.verdicts for placed in _anomalies(some, calls)]
+        ordered = [anomaly for _, anomaly in sorted(placed, key=lambda one: one[0])]
+        told += gathered(ordered, judgement.before)
+    baselines = [judgement.baselines for judgement in judgements] or [BASELINE_SCHEMA.empty_table()]
+    return Detection(pa.concat_tables(baselines), anomalies_to_table(told))
+
+
+def _ordinary(wholes: Mapping[Grain, Panel], config: AnomalyDetectionConfig, tested: int) -> Ordinary:
+    """What is ordinary on the tested days and on the day before them."""
+    return ordinary_weeks(wholes["hour"], config, tested + 1) if "hour" in wholes else {}
 
 
 def _day_before(
-    whole: Panel | None, hours: Sequence[Anomaly], config: AnomalyDetectionConfig, known: Known, now: datetime | None
+    whole: Panel | None,
+    agents: Set[SeriesId],
+    config: AnomalyDetectionConfig,
+    known: Known,
+    now: datetime | None,
+    ordinary: Ordinary,
 ) -> list[Anomaly]:
-    """The abnormal hours of the day before the first, of the agents of these abnormal ``hours``, by which it is told what
-    goes on from there.
+    """The abnormal hours of these agents on the day before the first, by which it is told what goes on from there.
 
     They come out as that day's own detection finds them. Only these agents are judged, unless one of them is so new
     that it borrows from others.
     """
-    if whole is None or not hours:
+    if whole is None or not agents:
         return []
-    agents = {(one.org, one.project, one.agent) for one in hours}
     before = config.lookback_of("hour")
     eve, _ = whole.between(0, before)
     near, there = eve.between(before - config.lookback_days, before)
     wanted = np.array([tuple(one.values()) in agents for one in near.series.to_pylist()], dtype=bool)
     new = days_used(near, config.lookback_days)[:, 0] < config.minimum_data_points
     chosen = there if (wanted & new).any() else there[wanted]
-    verdicts = [
-        _verdicts(one, config, now) for one in _blocks([_judgeable(eve, "hour", config, 1, chosen)], config, known)
-    ]
+    blocks = _blocks([_judgeable(eve, "hour", config, 1, ordinary, chosen)], config, known)
+    verdicts = [_verdicts(one, config, now) for one in blocks]
     found = [one for some in verdicts for _, one in _anomalies(some, {})]
     return [one for one in found if (one.org, one.project, one.agent) in agents]
 
 
 def _blocks(panels: Sequence[_Judgeable], config: AnomalyDetectionConfig, known: Known) -> list[_Block]:
-    """Every metric of every panel, judged: some at once, as numpy lets other threads run while it computes."""
-    wanted = [
-        (panel, grain, metric, said.get(metric))
+    """Every metric of every panel, judged."""
+    return [
+        _block(panel, grain, metric, said.get(metric), config, known)
         for grain, panel, said in panels
         for metric in METRICS
         if metric in config.metrics
     ]
-    with ThreadPoolExecutor(_JUDGED_AT_ONCE) as pool:
-        waiting = [pool.submit(_block, *one, config, known) for one in wanted]
-        return [one.result() for one in waiting]
 
 
 def _block(
@@ -231,11 +296,16 @@ def _wholes(
 
 
 def _judgeable(
-    whole: Panel, grain: Grain, config: AnomalyDetectionConfig, tested: int, chosen: Ints | None = None
+    whole: Panel,
+    grain: Grain,
+    config: AnomalyDetectionConfig,
+    tested: int,
+    ordinary: Ordinary,
+    chosen: Ints | None = None,
 ) -> _Judgeable:
     """The look-back and the last ``tested`` days of a panel, and what the usage model says of these; of the chosen series
     alone, if some are given."""
-    said = by_model(whole, grain, config, tested, chosen)
+    said = by_model(whole, grain, config, tested, ordinary, chosen)
     near, there = whole.between(whole.days - tested - config.lookback_days, whole.days - 1)
     if chosen is not None:
         kept = np.flatnonzero(np.isin(there, chosen))

@@ -74,9 +74,9 @@ def gathered(anomalies: Iterable[Anomaly], before: Iterable[Anomaly] = ()) -> li
     return [one for place, one in sorted(kept, key=lambda each: each[0]) if place != _ELSEWHERE]
 
 
-def may_continue(one: Anomaly, first: date) -> bool:
-    """Whether this abnormal hour of a range that begins on ``first`` may belong to an incident of the day before."""
-    return one.grain == "hour" and one.timestamp - datetime.combine(first, datetime.min.time()) < APART
+def may_continue(grain: Grain, timestamp: datetime, first: date) -> bool:
+    """Whether what is abnormal at this time of a range that begins on ``first`` may belong to an incident of the day before."""
+    return grain == "hour" and timestamp - datetime.combine(first, datetime.min.time()) < APART
 
 
 def _agent(one: Anomaly) -> Hashable:

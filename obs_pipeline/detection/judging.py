@@ -28,7 +28,7 @@ from obs_pipeline.detection.level_shift import Shift, find_shift, forgotten
 from obs_pipeline.detection.panel import Panel, Windows
 
 if TYPE_CHECKING:
-    from obs_pipeline.detection.usage_judging import HourVerdict
+    from obs_pipeline.detection.usage_judging import HourVerdict, Ordinary
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -102,18 +102,33 @@ def judge(
     return _with_borrowed(judged, panel, metric, grain, config)
 
 
-def by_model(
-    panel: Panel, grain: Grain, config: AnomalyDetectionConfig, tested: int, chosen: Ints | None = None
-) -> Mapping[Metric, HourVerdict]:
-    """What the usage model says of all metrics of the last ``tested`` days of a panel that holds
+def ordinary_weeks(hours: Panel, config: AnomalyDetectionConfig, tested: int) -> Ordinary:
+    """What the usage model is to take for ordinary on the last ``tested`` days of a panel of hours that holds
     :meth:`~obs_pipeline.detection.config.AnomalyDetectionConfig.lookback_of` days before them; nothing where it is not
-    the method. Of ``chosen`` series alone, if some are given."""
+    the method."""
+    if config.method.of("hour") != "usage_model":
+        return {}
+    from obs_pipeline.detection.usage_judging import learn_ordinary
+
+    return learn_ordinary(hours, config.metrics, config.lookback_days, tested)
+
+
+def by_model(
+    panel: Panel,
+    grain: Grain,
+    config: AnomalyDetectionConfig,
+    tested: int,
+    ordinary: Ordinary,
+    chosen: Ints | None = None,
+) -> Mapping[Metric, HourVerdict]:
+    """What the usage model says of all metrics of the last ``tested`` days of a panel as for :func:`ordinary_weeks`, with what
+    that found; nothing where it is not the method. Of ``chosen`` series alone, if some are given."""
     if config.method.of(grain) != "usage_model":
         return {}
     from obs_pipeline.detection.usage_judging import judge_hours
 
     budget, width = config.false_alarms_per_agent_week, config.thresholds.info
-    return judge_hours(panel, config.metrics, config.lookback_days, width, budget, tested, chosen)
+    return judge_hours(panel, config.metrics, config.lookback_days, width, budget, tested, ordinary, chosen)
 
 
 def _judge_by_model(

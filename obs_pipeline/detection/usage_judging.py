@@ -12,9 +12,8 @@ smaller ones by the shipped tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import partial
+from collections.abc import Mapping, Sequence
+from hashlib import md5
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -28,17 +27,19 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+Ordinary = Mapping[int, Sequence[calibration.Tails]]
+"""What is ordinary for each metric, by the Monday (days since 1970) of the week that is judged by it."""
+
 KINDS: Final[dict[Metric, usage_model.Kind]] = {
     "cost": "amount",
     "tokens": "amount",
     "errors": "failures",
     "latency": "ratio",
 }
-SERIES_AT_ONCE: Final = 500
+SERIES_AT_ONCE: Final = 250
 TEACHERS: Final = 600
 """Series a fleet is calibrated on, some 30,000 half days: more tell nothing new."""
 
-_AT_ONCE: Final = 2
 _LARGEST_SIGMAS: Final = 12.0  # what the largest surprise is reported as
 
 _WEEKDAY: Final = 3  # the weekday, counted from Monday, of the first of January 1970
@@ -84,6 +85,26 @@ def sigmas(surprises: Floats, reached: Marks) -> Floats:
     return np.interp(surprises, (0.0, *reached, end), scale)
 
 
+def learn_ordinary(panel: Panel, metrics: Sequence[Metric], lookback: int, tested: int) -> Ordinary:
+    """What is ordinary in the weeks of the last ``tested`` days of a panel, each learned from the look-back before its Monday.
+
+    The panel begins as early as for :func:`judge_hours`. Of many series only those of :func:`teaching_order` count that come
+    first among those with usage then: a panel that lacks others gives the same.
+    """
+    found = {}
+    for week in _weeks(panel.first_day, panel.days - tested, panel.days):
+        teachers = _teachers(panel.between(week.monday - lookback, week.monday - 1)[0])
+        found[panel.first_day + week.monday] = [_tails(teachers, metric) for metric in metrics]
+    return found
+
+
+def teaching_order(org: str | None, project: str | None, agent: str | None) -> str:
+    """What series are sorted by when few are to teach for many: a digest, so that nothing in a name decides and a new series
+    moves no other. The engine's ``md5`` of the same text is the same."""
+    text = "\x1f".join("\x1e" if name is None else name for name in (org, project, agent))
+    return md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
 def judge_hours(
     panel: Panel,
     metrics: Sequence[Metric],
@@ -91,6 +112,7 @@ def judge_hours(
     width: float,
     budget: AlarmBudget,
     tested: int,
+    ordinary: Ordinary,
     chosen: Ints | None = None,
 ) -> dict[Metric, HourVerdict]:
     """Judge the hours of the last ``tested`` days, all metrics of an agent together. Errors are shares of calls.
@@ -98,7 +120,8 @@ def judge_hours(
     The panel begins early enough for the look-back of the Monday before the first of them, as
     :attr:`~obs_pipeline.detection.config.AnomalyDetectionConfig.lookback_of` says. The metric that shows an hour best is
     given the joint surprise of them all, held against the whole budget; the others keep their own, held against their
-    share of it. ``width`` is the half-width of the band in spreads. Unknown hours are NaN, and so are those of a metric
+    share of it. ``width`` is the half-width of the band in spreads; ``ordinary`` what :func:`learn_ordinary` found for the
+    weeks of these days. Unknown hours are NaN, and so are those of a metric
     that has been known for less than a day. Only the ``chosen`` series are judged, if some are given: among all the others,
     but the others are NaN.
     """
@@ -106,16 +129,14 @@ def judge_hours(
     shape = (panel.shape[0], panel.points, tested)
     found = [HourVerdict(*(np.full(shape, np.nan) for _ in HourVerdict._fields)) for _ in metrics]
     before = panel.days - tested
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for week in _weeks(panel.first_day, before, panel.days):
-            start = week.monday - lookback
-            tails = _tails_of_week(pool, panel.between(start, week.monday - 1)[0], judging)
-            for days in _courses(panel.masked, week):
-                course = _of_chosen(panel.between(start, days.stop - 1), chosen)
-                verdicts, there = _judge_days(pool, course, judging, tails, len(days))
-                for whole, verdict in zip(found, verdicts, strict=True):
-                    for into, values in zip(whole, verdict, strict=True):
-                        into[there, :, days.start - before : days.stop - before] = values
+    for week in _weeks(panel.first_day, before, panel.days):
+        tails = ordinary[panel.first_day + week.monday]
+        for days in _courses(panel.masked, week):
+            course = _of_chosen(panel.between(week.monday - lookback, days.stop - 1), chosen)
+            verdicts, there = _judge_days(course, judging, tails, len(days))
+            for whole, verdict in zip(found, verdicts, strict=True):
+                for into, values in zip(whole, verdict, strict=True):
+                    into[there, :, days.start - before : days.stop - before] = values
     return dict(zip(metrics, found, strict=True))
 
 
@@ -167,28 +188,28 @@ class _Judging(NamedTuple):
 
 
 def _judge_days(
-    pool: Executor, course: tuple[Panel, Ints], judging: _Judging, tails: Sequence[calibration.Tails], tested: int
+    course: tuple[Panel, Ints], judging: _Judging, tails: Sequence[calibration.Tails], tested: int
 ) -> tuple[list[HourVerdict], Ints]:
     """The verdicts of each metric on the last ``tested`` days of a course, and on which series."""
     panel, there = course
     pieces = [slice(start, start + SERIES_AT_ONCE) for start in range(0, max(there.size, 1), SERIES_AT_ONCE)]
-    parts = list(pool.map(partial(_judge_series, panel, judging, tails, tested), pieces))
+    parts = [_judge_series(panel, judging, tails, tested, piece) for piece in pieces]
     of_metrics = [[part[place] for part in parts] for place in range(len(judging.metrics))]
     return [HourVerdict(*map(np.concatenate, zip(*some, strict=True))) for some in of_metrics], there
 
 
-def _tails_of_week(pool: Executor, before: Panel, judging: _Judging) -> list[calibration.Tails]:
-    """What is ordinary for each metric, by the look-back before the week."""
-    return list(pool.map(partial(_tails, before), judging.metrics))
+def _teachers(before: Panel) -> Panel:
+    if before.shape[0] <= TEACHERS:
+        return before
+    order = [teaching_order(**one) for one in before.series.to_pylist()]
+    return before.of(np.sort(np.argsort(order, kind="stable")[:TEACHERS]))
 
 
 def _tails(before: Panel, metric: Metric) -> calibration.Tails:
     shipped = calibration.shipped()[metric]
-    count = before.shape[0]
-    if count < calibration.SMALL_FLEET:
+    if before.shape[0] < calibration.SMALL_FLEET:
         return shipped
-    teachers = slice(0, None, max(1, -(-count // TEACHERS)))
-    scored, _ = _scored(before, metric, teachers, tested=0)
+    scored, _ = _scored(before, metric, slice(None), tested=0)
     return calibration.fit(scored, shipped) or shipped
 
 

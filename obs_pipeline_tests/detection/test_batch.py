@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from obs_pipeline.detection import batch
+from obs_pipeline.detection import batch, usage_judging
 from obs_pipeline.detection.config import AnomalyDetectionConfig, MinimumCalls
 from obs_pipeline.detection.detect import Detection
 from obs_pipeline.detection.known import NOTHING
@@ -17,6 +17,7 @@ from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.usage.aggregates import build_daily
 from obs_pipeline.usage.tables import USAGE_EVENTS, USAGE_HOURLY
 from obs_pipeline_tests.detection.series_rows import row
+from obs_pipeline_tests.performance import detection_day
 
 FIRST = date(2026, 1, 5)
 DAYS = DayRange(FIRST, FIRST + timedelta(days=9))
@@ -75,6 +76,21 @@ def test_a_share_of_the_agents_at_a_time_finds_what_all_at_once_do(
         one, other = getattr(whole, table), getattr(parts, table)
         assert one.num_rows
         assert sorted(map(str, one.to_pylist())) == sorted(map(str, other.to_pylist()))
+
+
+def test_a_large_fleet_is_calibrated_on_the_same_few_agents_as_a_whole_and_in_shares(
+    tmp_path: Path, connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+):
+    tested = DayRange(detection_day.LAST - timedelta(days=1), detection_day.LAST)
+    detection_day.write_history(tmp_path, agents=40, days=tested.widened(before=35))
+    lake, config = Lake(str(tmp_path / "lake")), AnomalyDetectionConfig()
+    found = {}
+    for teachers, share in [(35, 100), (35, 12), (600, 100)]:
+        monkeypatch.setattr(usage_judging, "TEACHERS", teachers)
+        monkeypatch.setattr(batch, "SERIES_AT_ONCE", share)
+        rows = batch.detection_of(connection, lake, tested, config, NOTHING).baselines.to_pylist()
+        found[teachers, share] = sorted(map(str, rows))
+    assert found[35, 100] == found[35, 12] != found[600, 100]
 
 
 def test_an_agent_alone_in_its_share_is_idle_when_its_source_is_heard_of_through_others(

@@ -127,7 +127,7 @@ def test_of_the_day_before_only_the_name_is_taken():
 
 def test_only_hours_before_noon_may_continue_what_began_the_day_before():
     first = DAY.date()
-    assert [n for n in range(30) if may_continue(hour(n), first)] == list(range(12))
+    assert [n for n in range(30) if may_continue("hour", hour(n).timestamp, first)] == list(range(12))
 
 
 HOURS = st.lists(

@@ -49,7 +49,7 @@ _HOURS: Final = """
 def detection_of_one_day(home: Path, agents: int = AGENTS) -> dict[str, Any]:
     """What judging the last day takes, and how many values that is; the history is written first and not counted."""
     environment = environment_of(home)
-    _write_history(home, agents)
+    write_history(home, agents)
     day = LAST.isoformat()
     stage = measured(
         f"detection of one day, {agents:,} agents × {METRICS} metrics × 28 days of hours",
@@ -59,16 +59,17 @@ def detection_of_one_day(home: Path, agents: int = AGENTS) -> dict[str, Any]:
     return {"agents": agents, "values_looked_at": agents * METRICS * len(DAYS) * 25, "stage": asdict(stage)}
 
 
-def _write_history(home: Path, agents: int) -> None:
+def write_history(home: Path, agents: int, days: DayRange = DAYS) -> None:
+    """A lake of hours and days without events: every agent is used in every hour."""
     lake = Lake(str(home / "lake"))
     with connect() as connection:
-        query = _HOURS.format(first=DAYS.first, hours=len(DAYS) * 24, agents=agents)
+        query = _HOURS.format(first=days.first, hours=len(days) * 24, agents=agents)
         columns = ", ".join(USAGE_HOURLY.schema.names)
         rows = f"SELECT {columns} FROM ({query})"
-        lake.replace(USAGE_HOURLY, DAYS, lambda _version: connection.sql(rows).to_arrow_reader(65_536))
-        for one in DAYS.days():
+        lake.replace(USAGE_HOURLY, days, lambda _version: connection.sql(rows).to_arrow_reader(65_536))
+        for one in days.days():
             build_daily(connection, lake, DayRange(one, one))
-    lake.replace(USAGE_EVENTS, DAYS, lambda _version: USAGE_EVENTS.schema.empty_table())
+    lake.replace(USAGE_EVENTS, days, lambda _version: USAGE_EVENTS.schema.empty_table())
 
 
 def main() -> None:
