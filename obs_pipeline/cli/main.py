@@ -2,16 +2,19 @@
 
 Exit codes: 0 done · 1 the batch failed · 2 wrong use or bad input · 3 done, but something needs attention
 (``doctor``; ``ingest --strict``; ``batch --strict``) · 4 another process is at the same work ·
-70 a fault of this program.
+70 a fault of this program · 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import Final
 
 import typer
 
@@ -46,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done · 1 the batch failed · 2 wrong use or bad input · 3 needs attention · 4 busy · "
-    "70 a fault of the program. State lives under OBS_HOME (default: .obs in the project).",
+    "70 a fault of the program · 130 or 143 stopped. State lives under OBS_HOME (default: .obs in the project).",
 )
 app.command("ingest")(ingest.ingest)
 app.command("batch")(batch.batch)
@@ -71,12 +74,22 @@ app.add_typer(sources.app)
 app.add_typer(alerts.app)
 
 
+_STOPPED: Final = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
 def run() -> None:
     """The entry point: an error the user can mend is a message, never a traceback."""
     for name, meant in misspelt_variables().items():
         errors.print(f"[yellow]warning:[/] {name} sets nothing. Is {meant} meant?", highlight=False, soft_wrap=True)
+    signal.signal(signal.SIGTERM, _end)
+    # A Ctrl-C that meets a connection being closed would be logged with its traceback.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:
         app()
+    except SystemExit as ended:
+        if ended.code in _STOPPED:
+            errors.print("Stopped before its end. Run the same command again to go on.", soft_wrap=True)
+        raise
     except ObsError as error:
         errors.print(f"[bold red]error:[/] {text(error)}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
@@ -92,6 +105,11 @@ def run() -> None:
         story = f"This is a fault of obs-pipeline. The whole story is in {_keep_traceback()}."
         errors.print(story, highlight=False, soft_wrap=True)
         sys.exit(70)
+
+
+def _end(number: int, _frame: object) -> None:
+    # By an exception, so that locks are released and scratch files removed on the way out.
+    raise SystemExit(128 + number)
 
 
 def _keep_traceback() -> Path:

@@ -21,7 +21,7 @@ from obs_pipeline.dashboard.queries import batch_result
 from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.partitions import range_tags
 from obs_pipeline.defs.resources import Progress, resources_from
-from obs_pipeline.defs.run_reports import findings_of, offences, why_failed
+from obs_pipeline.defs.run_reports import findings_of, offences, was_interrupted, why_failed
 from obs_pipeline.detection.models import BatchResult
 from obs_pipeline.errors import ObsError
 from obs_pipeline.settings import Settings
@@ -39,6 +39,12 @@ class BatchFailed(ObsError):
     """The batch stopped; the message says at which step and why."""
 
     exit_code = 1
+
+
+class BatchInterrupted(ObsError):
+    """Somebody ended the batch: nothing is wrong."""
+
+    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ def run_daily_batch(
 
     Raises:
         BatchFailed: a step failed or a blocking check did not pass. An incident is in the ledger.
+        BatchInterrupted: Ctrl-C or SIGTERM ended it.
         Busy: another command is at a batch.
     """
     from obs_pipeline.definitions import defs
@@ -94,6 +101,9 @@ def run_daily_batch(
         findings = findings_of(instance, instance.get_run_by_id(result.run_id) or result.dagster_run, utc_now())
         tell(Ledger(settings.ledger), settings.policies, findings, utc_now())
         cause = "" if result.success else why_failed(instance, result.run_id)
+        interrupted = was_interrupted(instance, result.run_id)
+    if interrupted:
+        raise BatchInterrupted(f"The batch of {days} was stopped before its end. Run the same command again.")
     if not result.success:
         raise BatchFailed(f"The batch stopped: {cause}. Run {result.run_id} on the Dagster page has the whole story.")
     duration = timedelta(seconds=monotonic() - started)

@@ -18,6 +18,7 @@ from obs_pipeline.defs.checks import CHECKS
 _ENDED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 _CHECKED: Final = dg.DagsterEventType.ASSET_CHECK_EVALUATION
 _TELLING: Final = {_CHECKED, dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+_INTERRUPTION: Final = dg.DagsterExecutionInterruptedError.__name__
 _TOLD_OTHERWISE: Final = frozenset({check_subject("usage_events", "sources_are_fresh")})
 """A source that is silent is an incident of its own, by its own measure."""
 
@@ -27,11 +28,27 @@ def findings_of(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datetime)
     checks = list(_checks(instance, run.run_id))
     signals = [one for one in checks if isinstance(one, Signal)]
     over = {one for one in checks if isinstance(one, str)}
-    if run.status == dg.DagsterRunStatus.FAILURE:
+    if run.status == dg.DagsterRunStatus.FAILURE and not was_interrupted(instance, run.run_id):
         signals.append(failed_run(run.job_name, run.run_id, now, why_failed(instance, run.run_id)))
     if _went_well_last(instance, run.job_name):
         over.add(job_subject(run.job_name))
     return Findings(signals, over=over)
+
+
+def was_interrupted(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether somebody ended the run, by Ctrl-C or a signal to end: its days wait, but nothing is wrong."""
+    broken = (
+        entry.get_dagster_event() for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    )
+    return any(_INTERRUPTION in _names_of_errors(one) for one in broken)
+
+
+def _names_of_errors(event: dg.DagsterEvent) -> list[str | None]:
+    names, error = [], event.step_failure_data.error
+    while error is not None:
+        names.append(error.cls_name)
+        error = error.cause
+    return names
 
 
 def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:

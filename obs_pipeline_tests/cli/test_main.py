@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from obs_pipeline.cli import main
@@ -191,3 +193,23 @@ def test_simulated_usage_lands_whole(run: Run, tmp_path: Path):
     landed = json.loads(run("ingest", out / "usage", "--json").out)["landed"]
     assert sum(report["rows"] for report in landed) == told["events"]
     assert all(report["rejected"] == {} for report in landed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_stopped_says_so_with_the_usual_exit_code(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "argv", ["obs-pipeline", "doctor"])
+    monkeypatch.setattr(main.doctor, "open_workspace", lambda: signal.raise_signal(number))
+    stopped = typer.Typer()
+    stopped.command()(main.doctor.doctor)
+    stopped.callback()(lambda: None)
+    monkeypatch.setattr(main, "app", stopped)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + number
+    assert capsys.readouterr().err.startswith("Stopped before its end.")

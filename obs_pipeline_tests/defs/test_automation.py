@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from obs_pipeline.alerting.models import Incident
 from obs_pipeline.alerting.records import incident_of
 from obs_pipeline.definitions import defs
 from obs_pipeline.defs import automation
-from obs_pipeline.defs.batch import run_daily_batch, steps
+from obs_pipeline.defs.batch import BatchInterrupted, run_daily_batch, steps
 from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.resources import resources_from
 from obs_pipeline.settings import Settings
@@ -312,6 +313,20 @@ def test_a_day_without_any_usage_is_computed_without_complaint(settings: Setting
     with open_instance(settings) as instance:
         keys = instance.get_materialized_partitions(dg.AssetKey("mart_spend"))
     assert keys == {"2026-03-02"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_batch_that_somebody_stops_says_so_and_wakes_nobody(
+    settings: Settings, number: signal.Signals, ledger: Ledger
+):
+    def stop(step: str, _chunk: DayRange, _days: DayRange) -> None:
+        if step == "usage_twins":
+            signal.raise_signal(number)
+
+    with pytest.raises(BatchInterrupted, match="stopped") as stopped:
+        run_daily_batch(settings, DayRange(MONDAY, MONDAY), stop)
+    assert stopped.value.exit_code == 130
+    assert [incident.kind for incident in incidents_in(ledger) if incident.kind == "run_failure"] == []
 
 
 def test_maintenance_keeps_every_row(settings: Settings, instance: dg.DagsterInstance):
