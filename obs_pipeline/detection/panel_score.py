@@ -13,7 +13,8 @@ How a score comes about
    ``S`` decides the severity, orders all points, and gives ``score`` (0–100, strictly rising with it).
 5. Hours of what is never negative are judged by the usage model instead, over all series of the table together
    (:mod:`obs_pipeline.detection.hourly`); ``S`` is its surprise and a fifth of that of the view ``motion``,
-   while fewer than 30 series are there, the mean of that and of the ``S`` of the views.
+   while fewer than 30 series are there, the mean of that and of the ``S`` of the views. Both only as far as the series' own
+   past bears the model out; for the rest ``S`` stays that of the views.
 6. ``confidence = r / (r + 10^−S) · n / (n + n₀)``: the share of such alarms that are right if this share ``r`` of half
    days holds an incident (one in 644 unless set), less while young (``n₀`` = three days of points).
 """
@@ -187,7 +188,7 @@ def _judge(series: Ragged, config: PanelConfig, progress: Progress | None) -> _O
 
 
 def _with_usage(outlook: _Outlook, hours: HourlyScores, series: Ragged) -> _Outlook:
-    """The usage model's word where it has one: all of it in a fleet, half in fewer series.
+    """The usage model's word where it has one, as far as it fits the series: all of it in a fleet, half in fewer series.
 
     A series almost alone that is never idle and no count may be anything, so that there only the views are heard.
     """
@@ -196,7 +197,8 @@ def _with_usage(outlook: _Outlook, hours: HourlyScores, series: Ragged) -> _Outl
     kept = np.empty_like(odd)
     keep_onsets(odd, series.starts, outlook.half_day, USAGE_ECHO_SHARE, kept)
     idles = (lowest_so_far(series.values, series.starts) <= 0) | (series.exposure is not None)
-    weight = np.select([~said, hours.fleet >= SMALL_FLEET, idles | (hours.fleet >= _SEVERAL)], [0.0, 1.0, 0.5], 0.0)
+    share = np.select([~said, hours.fleet >= SMALL_FLEET, idles | (hours.fleet >= _SEVERAL)], [0.0, 1.0, 0.5], 0.0)
+    weight = np.where(said, share * hours.fit, 0.0)
     odd = np.maximum(kept - hours.asked, 0.0)
     outlook = outlook._replace(odd=np.where(said, weight * odd + (1 - weight) * outlook.odd, outlook.odd))
     shown = {
@@ -205,7 +207,7 @@ def _with_usage(outlook: _Outlook, hours: HourlyScores, series: Ragged) -> _Outl
         "upper": hours.upper,
         "view": np.full(odd.size, len(VIEWS)),
     }
-    heard = weight >= 0.5
+    heard = said & (share >= 0.5) & (hours.fit >= 0.5)
     return outlook._replace(**{name: np.where(heard, column, getattr(outlook, name)) for name, column in shown.items()})
 
 

@@ -88,3 +88,31 @@ def test_a_series_that_qualifies_late_and_began_early_changes_nothing_of_the_oth
     times = np.concatenate([MONDAY + HOUR * (np.arange(early.size) - 200), MONDAY + HOUR * np.arange(mine.size)])
     both = score_series(np.concatenate([early, mine]), starts, times=times)
     np.testing.assert_array_equal(both.score[early.size :], alone.score)
+
+
+def sensor(hours: int, seed: int) -> np.ndarray:
+    """A temperature that drifts around its day."""
+    rng = np.random.default_rng(seed)
+    drift = np.zeros(hours)
+    for hour in range(1, hours):
+        drift[hour] = 0.9 * drift[hour - 1] + rng.normal(0.0, 0.4)
+    return 20.0 + 5.0 * np.sin(np.arange(hours) * np.pi / 12) + drift
+
+
+def test_sensors_are_left_to_the_views_however_many_stand_in_one_table():
+    sensors = [sensor(5 * WEEK, seed) for seed in range(34)]
+    views = scored(*sensors, config=PanelConfig(usage_model=False))
+    for one, alone in zip(scored(*sensors), views, strict=True):
+        late = slice(3 * WEEK, None)
+        assert (one.view[late] != BY_THE_MODEL).mean() > 0.9
+        assert np.abs(one.surprise[late] - alone.surprise[late]).mean() < 0.1
+
+
+def test_sensors_beside_a_fleet_hardly_change_what_is_said_of_it():
+    fleet = [office(6 * WEEK, seed, 20.0 + seed) for seed in range(34)]
+    alone = scored(*fleet)
+    beside = scored(*fleet, *(sensor(6 * WEEK, seed) for seed in range(60)))
+    for one, other in zip(alone, beside, strict=False):
+        late = slice(5 * WEEK, None)
+        assert (other.view[late] == BY_THE_MODEL).all()
+        assert np.abs(one.surprise[late] - other.surprise[late]).max() < 0.3

@@ -1,14 +1,15 @@
 """Labelled series that look like no fleet of agents: traffic, processors, sensors, counters, heartbeats, random walks.
 
 Holds the families, the anomalies put into them and the harmless oddities. No scores, no detectors. All of it is invented
-from a seed: it is none of the public sets, and resembles them in kind only.
+from a seed: it is none of the public sets, and resembles them in kind only. ``FAMILIES`` are those that the detector was
+chosen by; ``HELD_OUT`` are looked at only to see whether that choice holds elsewhere.
 
 Every series has one to four anomalies in its last three quarters. A size is in units of the scatter of the family.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -54,11 +55,17 @@ class Family(NamedTuple):
     irregular: bool = False
 
 
-def made(seed: int, each: int = 6) -> Iterator[Series]:
-    """``each`` series of every family."""
-    for place, (name, family) in enumerate(FAMILIES.items()):
+def made(seed: int, each: int = 6, families: Mapping[str, Family] | None = None) -> Iterator[Series]:
+    """``each`` series of every family, of :data:`FAMILIES` unless told otherwise."""
+    for place, (name, family) in enumerate((families or FAMILIES).items()):
         for number in range(each):
             yield _one(np.random.default_rng((seed, place, number)), name, family)
+
+
+def as_hours(series: Series) -> Series:
+    """The same values an hour apart, as those do who have to put some time beside a number."""
+    times = MONDAY + HOUR * np.arange(series.values.size, dtype=np.float64)
+    return series._replace(times=times, period=HOUR)
 
 
 def _one(random: Random, name: str, family: Family) -> Series:
@@ -215,6 +222,95 @@ def _rounded(random: Random, values: Floats) -> Floats:
     return np.round(values, 1)
 
 
+def _steps(random: Random, size: int) -> Floats:
+    """Four levels, each for some time, in an order of chance."""
+    changes = random.random(size) < 1 / 45
+    levels = random.choice([10.0, 18.0, 30.0, 55.0], size)
+    last = np.maximum.accumulate(np.where(changes, np.arange(size), 0))
+    return levels[last] + random.normal(0.0, 0.5, size)
+
+
+def _queue(random: Random, size: int) -> Floats:
+    """What is waiting: comes and goes by chance, never below nothing."""
+    moves = np.cumsum(random.poisson(3.0, size) - random.poisson(3.2, size))
+    return (moves - np.minimum.accumulate(np.minimum(moves, 0))).astype(np.float64)
+
+
+def _machine(random: Random, size: int) -> Floats:
+    """Up, hold, work, down: a cycle of 150 points."""
+    phase = np.arange(size) / 150.0 % 1.0
+    course = np.interp(phase, [0.0, 0.1, 0.4, 0.45, 0.7, 0.8, 1.0], [0.0, 8.0, 8.0, 12.0, 11.0, 0.0, 0.0])
+    return course + random.normal(0.0, 0.3, size)
+
+
+def _odd_cycle(random: Random, values: Floats, start: int, room: int, scatter: float) -> int:
+    """A stretch backwards."""
+    length = min(60, room)
+    values[start : start + length] = values[start : start + length][::-1]
+    return length
+
+
+ANOMALIES["stretch backwards"] = _odd_cycle
+
+
+def _latency(random: Random, size: int) -> Floats:
+    return np.exp(3.0 + 0.3 * _wave(size, 288, -0.25) + 0.08 * _drift(random, size, 0.8)) * random.gamma(
+        60.0, 1 / 60, size
+    )
+
+
+def _disk(random: Random, size: int) -> Floats:
+    """Fills slowly and is cleared when somebody thinks of it."""
+    cleared = np.cumsum(random.random(size) < 1 / 400)
+    filled = np.cumsum(random.gamma(2.0, 0.05, size))
+    first = np.searchsorted(cleared, cleared)
+    return 20.0 + filled - filled[first]
+
+
+def _wind(random: Random, size: int) -> Floats:
+    return 4.0 + 0.9 * np.abs(_drift(random, size, 0.95)) + random.normal(0.0, 0.3, size)
+
+
+def _breaths(random: Random, size: int) -> Floats:
+    strength = 1.0 + 0.03 * _drift(random, size, 0.97)
+    place = np.cumsum(1.0 / (70.0 + 1.0 * _drift(random, size, 0.9)))
+    breath: Floats = 5.0 * strength * np.sin(2 * np.pi * place) ** 3
+    return breath + random.normal(0.0, 0.2, size)
+
+
+def _connections(random: Random, size: int) -> Floats:
+    """Whole numbers that come and go around fifty."""
+    held = np.empty(size)
+    now = 50
+    for place, (came, left) in enumerate(zip(random.poisson(2.5, size), random.random(size), strict=True)):
+        now = now + int(came) - round(0.1 * now * left)
+        held[place] = now
+    return held
+
+
+def _thermostat(random: Random, size: int) -> Floats:
+    """Heats up to one mark and cools to another, quicker and slower."""
+    course = np.empty(size)
+    now, heating = 20.0, True
+    for place, pace in enumerate(random.gamma(8.0, 1 / 8, size)):
+        now += 0.35 * pace if heating else -0.15 * pace
+        heating = now < 22.0 if heating else now < 19.0
+        course[place] = now
+    return course + random.normal(0.0, 0.05, size)
+
+
+def _price(random: Random, size: int) -> Floats:
+    calm = np.exp(0.15 * _drift(random, size, 0.97))
+    return 100.0 * np.exp(np.cumsum(0.004 * calm * random.normal(0.0, 1.0, size)))
+
+
+def _office(random: Random, size: int) -> Floats:
+    """Nothing by night, much by day, in steps of 15 minutes."""
+    place = np.arange(size) % 96
+    busy = (place >= 32) & (place < 72) & (np.arange(size) // 96 % 7 < 5)
+    return np.where(busy, 80.0 + random.normal(0.0, 6.0, size), 0.0)
+
+
 FAMILIES: Final = {
     "web traffic, 5 min": Family(5 * MINUTE, 12.0, ("spike", "dip", "level shift"), _traffic, _positive, gaps=3),
     "CPU with plateaus, 5 min": Family(
@@ -279,4 +375,44 @@ FAMILIES: Final = {
         _rounded,
         gaps=3,
     ),
+    "four levels, 5 min": Family(5 * MINUTE, 0.5, ("spike", "dip", "variance burst"), _steps),
+    "queue, 1 min": Family(MINUTE, 4.0, ("spike", "level shift"), _queue, _positive),
+    "machine, 1 s": Family(1.0, 0.3, ("stuck", "stretch backwards", "spike"), _machine),
+    "days with a week": Family(
+        DAY,
+        8.0,
+        ("spike", "dip", "level shift"),
+        lambda r, n: 200.0 + 60.0 * (np.arange(n) % 7 < 5) + 30.0 * _wave(n, 365) + r.normal(0.0, 8.0, n),
+    ),
+    "errors, hourly": Family(
+        HOUR, 2.0, ("spike", "level shift"), lambda r, n: r.poisson(1.5 + 1.4 * _wave(n, 24)).astype(float), _positive
+    ),
+}
+
+HELD_OUT: Final = {
+    "latency, 5 min": Family(5 * MINUTE, 3.5, ("spike", "level shift", "variance burst"), _latency, _positive, gaps=3),
+    "disk, 10 min": Family(10 * MINUTE, 0.5, ("spike", "stuck", "level shift"), _disk),
+    "tide, hourly": Family(
+        HOUR,
+        0.15,
+        ("spike", "dip", "stuck", "level shift"),
+        lambda r, n: 6.0 + 2.0 * _wave(n, 12.42) + 0.6 * _wave(n, 25.82, r.uniform()) + r.normal(0.0, 0.15, n),
+    ),
+    "wind, 10 min": Family(10 * MINUTE, 1.5, ("spike", "stuck", "variance burst"), _wind, _positive),
+    "breaths, 0.1 s": Family(0.1, 0.2, ("missing beat", "deformed beat", "stuck"), _breaths, blips=0),
+    "connections, 1 min": Family(MINUTE, 6.0, ("spike", "dip", "level shift"), _connections),
+    "thermostat, 5 min": Family(5 * MINUTE, 0.5, ("spike", "stuck", "level shift"), _thermostat),
+    "price, days": Family(DAY, 1.0, ("spike", "variance burst"), _price, blips=0),
+    "office, 15 min": Family(15 * MINUTE, 6.0, ("spike", "dip", "level shift"), _office, _positive),
+    "share, hourly": Family(
+        HOUR,
+        1.5,
+        ("dip", "level shift"),
+        lambda r, n: 99.0 - np.abs(r.normal(0.0, 1.0, n)),
+        lambda r, v: np.clip(v, 0, 100),
+    ),
+    "rain, hourly": Family(
+        HOUR, 3.0, ("spike", "level shift"), lambda r, n: np.where(_drift(r, n, 0.9) > 2.5, r.gamma(1.0, 2.0, n), 0.0)
+    ),
+    "sensor without a rule, 1 s": Family(1.0, 1.0, ("spike", "level shift", "stuck"), lambda r, n: _drift(r, n, 0.3)),
 }

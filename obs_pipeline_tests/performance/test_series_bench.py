@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from obs_pipeline_tests.performance.made_series import FAMILIES, Series, made
+from obs_pipeline_tests.performance.made_series import FAMILIES, HELD_OUT, Family, Series, made
 from obs_pipeline_tests.performance.series_bench import best_threshold, nab_score, point_measures, reward, window_gains
 
 SIZE = 1000
@@ -84,9 +84,10 @@ def test_points_are_perfect_when_the_odd_ones_lead_and_chance_when_all_are_the_s
     assert point_measures(one, np.zeros(SIZE)) == pytest.approx((share, 2 * share / (1 + share)))
 
 
-def test_every_family_has_its_anomalies_after_probation_and_inside_their_windows():
-    found = list(made(seed=1, each=2))
-    assert {one.family for one in found} == set(FAMILIES)
+@pytest.mark.parametrize("families", [FAMILIES, HELD_OUT], ids=["chosen by", "held out"])
+def test_every_family_has_its_anomalies_after_probation_and_inside_their_windows(families: dict[str, Family]):
+    found = list(made(seed=1, each=2, families=families))
+    assert {one.family for one in found} == set(families)
     for one in found:
         inside = np.zeros(one.values.size, dtype=bool)
         for first, end in one.windows:
