@@ -21,13 +21,12 @@ from obs_pipeline.alerting.models import Incident
 from obs_pipeline.alerting.silences import hidden_by, new_silence
 from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard.access import AccessDenied, Principal, Reader
-from obs_pipeline.dashboard.answers import incident_shown
+from obs_pipeline.dashboard.answers.incidents import incident_shown, incident_to_see
 from obs_pipeline.dashboard.snapshot import Reader as LakeReader
 from obs_pipeline.detection.incidents import ended
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.access_log import AccessLog, AccessLogRow
 from obs_pipeline.storage.alert_store import AlertStore
-from obs_pipeline.storage.alert_tables import IncidentRow
 from obs_pipeline.storage.anomaly_labels import AnomalyLabel, AnomalyLabels
 
 _PATTERN: Final = frozenset("*?!")
@@ -261,7 +260,7 @@ def _changed(
     acting: Acting, action: str, asked: IncidentAsked, change: Callable[[Incident], Incident]
 ) -> IncidentChanged:
     """Change an incident, unless it is over. Read and kept while no pass decides, so that neither undoes the other."""
-    row = _own(acting, asked.incident)
+    row = incident_to_see(acting.alerts, acting.principal, asked.incident)
     acting.note(action, row.id, asked)
     with acting.alerts.deciding(acting.now) as ledger:
         incident = records.incident_of(acting.alerts.incident(row.id) or row)
@@ -271,14 +270,6 @@ def _changed(
         ledger.keep_incidents([records.incident_row(changed)])
     shown = incident_shown(records.incident_row(changed))
     return IncidentChanged(incident=shown, acknowledged_by=changed.acknowledged_by, resolution=changed.resolution)
-
-
-def _own(acting: Acting, name: str) -> IncidentRow:
-    store = acting.alerts
-    row = store.incident(name) or store.incident(store.incident_of_signal(name) or "")
-    if row is None or not acting.principal.sees(row.org or None, row.project or None):
-        raise q.BadQuestion(f"incidentId: there is no incident {name!r} that you may see.")
-    return row
 
 
 def _matchers(principal: Principal, asked: SilenceAsked) -> dict[str, str | tuple[str, ...]]:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from obs_pipeline.dashboard import questions as q
-from obs_pipeline.dashboard.answers import Asking, export_data, exported_rows
+from obs_pipeline.dashboard.answers.asking import Asking
+from obs_pipeline.dashboard.answers.export import export_data, exported_rows
 
 ROWS_A_PART: Final = 8_192
 _TEXTS: Final = ("org", "project", "team", "agent", "provider", "model")
@@ -60,7 +61,7 @@ def _json(head: q.Export, parts: Iterator[list[str]]) -> Iterator[str]:
 
 
 def _harmless(column: str) -> str:
-    """As ``answers.neutral``: text that a spreadsheet would compute gets an apostrophe before it."""
+    """As ``answers.export.neutral``: text that a spreadsheet would compute gets an apostrophe before it."""
     return rf"CASE WHEN regexp_matches({column}, '^ *[=+\-@\t\r\n]') THEN concat('''', {column}) ELSE {column} END"
 
 

@@ -31,8 +31,9 @@ from pydantic.fields import FieldInfo
 
 from obs_pipeline.dashboard.access import Principal
 from obs_pipeline.dashboard.actions import Action
+from obs_pipeline.dashboard.catalogue import QUESTIONS, Question
 from obs_pipeline.dashboard.page import WIDGET
-from obs_pipeline.dashboard.service import QUESTIONS, Kept, Question, Service
+from obs_pipeline.dashboard.service import Kept, Service
 from obs_pipeline.errors import ObsError
 
 LARGEST_ANSWER: Final = 20_000

@@ -1,6 +1,6 @@
-"""The list of questions, and asking one: access, cache, answer. What MCP and HTTP both stand on.
+"""Asking a question: access, cache, answer; and acting. What MCP and HTTP both stand on.
 
-Here: which name asks which function, which role it needs, and the cache. No transport, no SQL.
+Here: who makes an answer and who waits for it. Which questions there are is in ``catalogue``. No transport, no SQL.
 
 An answer is kept for 30 seconds under the question and the caller's rows, beside the mark of what it was made from: the
 versions of the tables it reads, and the ledger's state. Under another mark it is no hit, so nothing needs to be told to
@@ -19,176 +19,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from pydantic import ValidationError
-
-from obs_pipeline.dashboard import answers
 from obs_pipeline.dashboard import questions as q
-from obs_pipeline.dashboard.access import AccessDenied, Principal, Reader
+from obs_pipeline.dashboard.access import AccessDenied, Principal
 from obs_pipeline.dashboard.actions import ACTIONS, Acting, Action
 from obs_pipeline.dashboard.answer_cache import AnswerCache
-from obs_pipeline.dashboard.answers import Asking, Explain
+from obs_pipeline.dashboard.answers.asking import Asking, Explain
+from obs_pipeline.dashboard.catalogue import QUESTIONS, Question, checked_inputs
 from obs_pipeline.dashboard.export_file import export_file
 from obs_pipeline.dashboard.snapshot import NotReady, Pinned, Snapshot
-from obs_pipeline.dashboard.tables import MART_SPEND
-from obs_pipeline.detection.tables import ANOMALIES, BASELINES
-from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
+from obs_pipeline.dashboard.snapshot import Reader as LakeReader
 from obs_pipeline.storage.access_log import AccessLog
 from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.anomaly_labels import AnomalyLabels
-from obs_pipeline.storage.lake import LakeTable
 from obs_pipeline.storage.ledger import Ledger, LedgerError
 from obs_pipeline.storage.ledger_state import SourceDays, ledger_mark, sources
-from obs_pipeline.usage.tables import USAGE_EVENTS
 
 _KEPT: Final = timedelta(seconds=30)
 _MAKERS: Final = 4
 """Answers made at the same time. The engine has threads of its own, so more would only take turns with each other."""
 _FRESH: Final = 1.0
 """Seconds for which a look at lake and ledger is good enough not to wait for the next, while somebody makes it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A name under which to ask, who may, what is put in and what comes out. ``reads`` are the tables of the lake that it is
-    answered from, ``told`` is the answer in a sentence."""
-
-    name: str
-    title: str
-    description: str
-    role: Reader
-    asked: type[q.Asked]
-    answer: type[q.Answer]
-    function: Callable[[Asking, Any], q.Answer]
-    reads: tuple[LakeTable, ...]
-    told: Callable[[Any], str]
-
-
-def _of(found: q.Page, what: str) -> str:
-    return f"{found.total:,} {what}" + (", more with next_cursor." if found.has_more else ".")
-
-
-QUESTIONS: Final[Mapping[str, Question]] = {
-    question.name: question
-    for question in (
-        Question(
-            "dashboard_get_metrics",
-            "Metrics",
-            "Spending against budget, tokens consumed and saved, and how both moved against the period before.",
-            "viewer",
-            q.MetricsAsked,
-            q.Metrics,
-            answers.metrics,
-            (MART_SPEND, BUDGET_STATUS),
-            lambda a: (
-                f"${a.spending.current:,.2f} for {a.calls:,} calls and {a.tokens.consumed:,} tokens, "
-                f"{a.first_day} to {a.last_day} UTC; ${a.spending.previous:,.2f} in the period before."
-            ),
-        ),
-        Question(
-            "dashboard_get_trends",
-            "Trends",
-            "Cost, tokens, calls, errors or latency over time, with the expected band and the anomalies.",
-            "viewer",
-            q.TrendsAsked,
-            q.Trends,
-            answers.trends,
-            (MART_SPEND, BASELINES, ANOMALIES),
-            lambda a: f"{len(a.points)} points of {a.metric} by {a.granularity} with {a.marked} anomalies.",
-        ),
-        Question(
-            "dashboard_get_anomalies",
-            "Anomalies",
-            "Detected anomalies of a timeframe, the worst first.",
-            "viewer",
-            q.AnomaliesAsked,
-            q.Anomalies,
-            answers.anomalies,
-            (MART_SPEND, ANOMALIES),
-            lambda a: _of(a, "anomalies"),
-        ),
-        Question(
-            "dashboard_export_data",
-            "Export",
-            "The rows behind the totals as CSV or JSON: one a day, project, team, agent, provider and model.",
-            "analyst",
-            q.ExportAsked,
-            q.Export,
-            answers.export_data,
-            (MART_SPEND,),
-            lambda a: _of(a, f"rows as {a.format}"),
-        ),
-        Question(
-            "list_entities",
-            "Drill-down",
-            "Projects, teams, agents, providers or models with what they cost, the dearest first.",
-            "viewer",
-            q.EntitiesAsked,
-            q.Entities,
-            answers.entities,
-            (MART_SPEND,),
-            lambda a: _of(a, f"{a.level}s"),
-        ),
-        Question(
-            "explain_anomaly",
-            "Explain an anomaly",
-            "Why one anomaly is one: expected, observed, the likely cause, the difference in parts, and the values around it.",
-            "viewer",
-            q.ExplainAsked,
-            q.Explained,
-            answers.explain_anomaly,
-            (MART_SPEND, BASELINES, ANOMALIES, USAGE_EVENTS),
-            lambda a: f"{a.anomaly.reason[:500]}{f' Likely cause: {a.split.cause}.' if a.split else ''}",
-        ),
-        Question(
-            "get_effective_policy",
-            "Effective policy",
-            "Which limits hold for an organisation, project or agent, and which policies decided each.",
-            "analyst",
-            q.PolicyAsked,
-            q.EffectivePolicyShown,
-            answers.effective_policy,
-            (MART_SPEND, EFFECTIVE_POLICIES),
-            lambda a: a.told,
-        ),
-        Question(
-            "get_budget_status",
-            "Budgets",
-            "Where budgets stand: spent, limit, burn and when they would be used up; the fullest first.",
-            "viewer",
-            q.BudgetsAsked,
-            q.Budgets,
-            answers.budget_status,
-            (MART_SPEND, BUDGET_STATUS),
-            lambda a: _of(a, "budgets"),
-        ),
-        Question(
-            "list_incidents",
-            "Incidents",
-            "Incidents, the most recently changed or the worst first, and how many there are of each severity.",
-            "viewer",
-            q.IncidentsAsked,
-            q.Incidents,
-            answers.list_incidents,
-            (MART_SPEND,),
-            lambda a: _of(a, "incidents"),
-        ),
-        Question(
-            "why_notified",
-            "Why notified",
-            "Every decision about an incident: who was told, and what held a message back.",
-            "analyst",
-            q.WhyAsked,
-            q.Why,
-            answers.why_notified,
-            (MART_SPEND,),
-            lambda a: f"{a.total} decisions about the incident {a.incident.id}.",
-        ),
-    )
-}
 
 
 class Mark(NamedTuple):
@@ -222,19 +75,6 @@ class Kept(NamedTuple):
         except (ValueError, TypeError):
             return None
         return cls(str(mark), str(told), rest)
-
-
-def put(question: Question | Action, values: Mapping[str, Any]) -> q.Asked:
-    """The inputs of a question from what a caller sent.
-
-    Raises:
-        BadQuestion: an input cannot be used; the message names every one.
-    """
-    try:
-        return question.asked.model_validate(dict(values))
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, one['loc'])) or 'inputs'}: {one['msg']}" for one in error.errors())
-        raise q.BadQuestion("; ".join(faults)[:2000]) from None
 
 
 class Service:
@@ -302,7 +142,7 @@ class Service:
     async def kept(self, question: Question, values: Mapping[str, Any], principal: Principal) -> Kept:
         """The answer of :meth:`ask` as it is sent."""
         principal.require(question.role)
-        asked = put(question, values)
+        asked = checked_inputs(question, values)
         key = _key(question, asked, principal)
         mark = (self._recent_mark() or await self._newest_mark()).of(question, key)
         held = Kept.unpacked(await self.cache.get(key))
@@ -338,7 +178,7 @@ class Service:
             LedgerError: the ledger cannot be written now.
         """
         principal.require(action.role)
-        asked = put(action, values)
+        asked = checked_inputs(action, values)
         return await asyncio.wrap_future(self._makers.submit(self._act, action, asked, principal))
 
     def _act(self, action: Action, asked: q.Asked, principal: Principal) -> q.Shown:
@@ -371,10 +211,15 @@ class Service:
         # The ledger's mark is older than what is read of it, so what changes meanwhile is found to have changed.
         ledger, seen = self._seen()
         with self.snapshot.reading(principal) as reader:
-            asking = Asking(
-                principal, reader, seen, self._lateness, self._alerts, self._explain, question.reads, self._labels
-            )
+            asking = self._asking(principal, reader, seen, question)
             return Mark(reader.pinned, ledger), question.function(asking, asked)
+
+    def _asking(
+        self, principal: Principal, reader: LakeReader, seen: Mapping[str, SourceDays], question: Question
+    ) -> Asking:
+        return Asking(
+            principal, reader, seen, self._lateness, self._alerts, self._labels, self._explain, question.reads
+        )
 
     def export(self, values: Mapping[str, Any], principal: Principal) -> Iterator[q.Export | str]:
         """A whole export: what it tells of itself, then its text in parts. All of it is of one set of versions.
@@ -384,14 +229,12 @@ class Service:
         """
         question = QUESTIONS["dashboard_export_data"]
         principal.require(question.role)
-        asked = put(question, values)
+        asked = checked_inputs(question, values)
         assert isinstance(asked, q.ExportAsked)
         self.mark()
         _, seen = self._seen()
         with self.snapshot.reading(principal) as reader:
-            yield from export_file(
-                Asking(principal, reader, seen, self._lateness, self._alerts, reads=question.reads), asked
-            )
+            yield from export_file(self._asking(principal, reader, seen, question), asked)
 
     def _recent_mark(self) -> Mark | None:
         looked, mark = self._marked

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import uvicorn
 
 from obs_pipeline.alerting.records import incident_row
-from obs_pipeline.dashboard.access import Gate, create_token
+from obs_pipeline.dashboard.access import Gate, Principal, create_token
+from obs_pipeline.dashboard.catalogue import QUESTIONS, checked_inputs
 from obs_pipeline.dashboard.marts import build_spend
 from obs_pipeline.dashboard.service import Service
 from obs_pipeline.dashboard.snapshot import Snapshot
@@ -36,6 +38,7 @@ from obs_pipeline_tests.usage_files import MONDAY, landed_lake, usage_rows
 DAYS = DayRange(MONDAY.date(), MONDAY.date() + timedelta(days=2))
 NOW = datetime(2026, 3, 6)
 LATENESS = timedelta(hours=24)
+ACME = Principal("ann", "admin", "acme")
 
 
 @dataclass
@@ -47,6 +50,12 @@ class Served:
     ledger: Ledger
     gate: Gate
     tokens: dict[tuple[str, str], str]
+
+
+def ask(served: Served, name: str, principal: Principal = ACME, **values: object) -> Any:
+    """The answer to a question, made anew."""
+    question = QUESTIONS[name]
+    return served.service.answer(question, checked_inputs(question, values), principal)
 
 
 def usage_of_two() -> list[dict[str, object]]:

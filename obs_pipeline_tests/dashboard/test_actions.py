@@ -16,10 +16,11 @@ from starlette.testclient import TestClient
 from obs_pipeline.alerting import records
 from obs_pipeline.dashboard.access import LOCAL, ROLES, Gate, Principal, RateLimit, create_token
 from obs_pipeline.dashboard.actions import ACTIONS
+from obs_pipeline.dashboard.catalogue import QUESTIONS
 from obs_pipeline.dashboard.http.app import http_app
 from obs_pipeline.dashboard.http.openapi import openapi
 from obs_pipeline.dashboard.mcp_server import mcp_server
-from obs_pipeline.dashboard.service import QUESTIONS, Service
+from obs_pipeline.dashboard.service import Service
 from obs_pipeline.dashboard.snapshot import Snapshot
 from obs_pipeline.storage.access_log import AccessLog, access_log
 from obs_pipeline.storage.access_store import AccessStore

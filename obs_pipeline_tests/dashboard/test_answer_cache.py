@@ -10,7 +10,8 @@ from redis import Redis
 
 from obs_pipeline.dashboard.access import LOCAL
 from obs_pipeline.dashboard.answer_cache import REST, AnswerCache, CacheUnusable
-from obs_pipeline.dashboard.service import QUESTIONS, Service
+from obs_pipeline.dashboard.catalogue import QUESTIONS
+from obs_pipeline.dashboard.service import Service
 from obs_pipeline.dashboard.snapshot import Snapshot
 from obs_pipeline_tests.dashboard.served import LATENESS, Served, serve
 from obs_pipeline_tests.redis_server import RedisServer, program

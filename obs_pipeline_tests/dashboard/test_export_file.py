@@ -108,7 +108,7 @@ def test_a_file_is_given_to_whom_the_pages_are(served: Served, client: TestClien
 def test_the_engine_writes_text_as_the_pages_do(text: str, tmp_path: Path):
     import duckdb
 
-    from obs_pipeline.dashboard.answers import as_csv
+    from obs_pipeline.dashboard.answers.export import as_csv
 
     line = module._quoted(module._harmless("x"))
     (written,) = duckdb.connect().execute(f"SELECT {line} FROM (SELECT $1 AS x)", [text]).fetchall()[0]

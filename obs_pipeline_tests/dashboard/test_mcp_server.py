@@ -18,9 +18,9 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from obs_pipeline.dashboard.access import LOCAL, Principal, RateLimit
+from obs_pipeline.dashboard.catalogue import QUESTIONS, Question, checked_inputs
 from obs_pipeline.dashboard.http.app import http_app
 from obs_pipeline.dashboard.mcp_server import LARGEST_ANSWER, mcp_server, tokens_in
-from obs_pipeline.dashboard.service import QUESTIONS, Question, put
 from obs_pipeline_tests.command_line import PROGRAM, CommandLine
 from obs_pipeline_tests.dashboard.served import FOUND, INPUTS, NOW, Served, running, serve
 
@@ -151,7 +151,7 @@ async def test_a_page_too_long_for_a_model_is_made_shorter_and_leads_to_the_rest
 
 
 def service_answer(served: Served, question: Question, values: dict[str, object]) -> str:
-    return served.service.answer(question, put(question, values), LOCAL).model_dump_json()
+    return served.service.answer(question, checked_inputs(question, values), LOCAL).model_dump_json()
 
 
 def rows_in(page: dict[str, Any]) -> int:

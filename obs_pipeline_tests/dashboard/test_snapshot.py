@@ -17,7 +17,8 @@ from pyarrow.fs import FileSystem
 from obs_pipeline.alerting.records import incident_row
 from obs_pipeline.dashboard.access import LOCAL
 from obs_pipeline.dashboard.actions import ACTIONS
-from obs_pipeline.dashboard.service import QUESTIONS, Kept, Service
+from obs_pipeline.dashboard.catalogue import QUESTIONS
+from obs_pipeline.dashboard.service import Kept, Service
 from obs_pipeline.dashboard.snapshot import NotReady, Snapshot
 from obs_pipeline.dashboard.tables import MART_SPEND
 from obs_pipeline.storage.alert_store import AlertStore

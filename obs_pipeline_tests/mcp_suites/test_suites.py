@@ -17,8 +17,9 @@ import pytest
 from starlette.applications import Starlette
 
 from obs_pipeline.dashboard.access import RateLimit
+from obs_pipeline.dashboard.catalogue import QUESTIONS
 from obs_pipeline.dashboard.http.app import http_app
-from obs_pipeline.dashboard.service import QUESTIONS, Service
+from obs_pipeline.dashboard.service import Service
 from obs_pipeline.dashboard.snapshot import Snapshot
 from obs_pipeline_tests.command_line import PROGRAM
 from obs_pipeline_tests.dashboard.served import LATENESS, NOW, Served, running, serve

@@ -33,8 +33,9 @@ from rich.table import Table
 from obs_pipeline.alerting import records
 from obs_pipeline.clock import utc_now
 from obs_pipeline.dashboard.access import LOCAL, Gate, RateLimit, create_token
+from obs_pipeline.dashboard.catalogue import QUESTIONS
 from obs_pipeline.dashboard.http.app import http_app
-from obs_pipeline.dashboard.service import QUESTIONS, Service
+from obs_pipeline.dashboard.service import Service
 from obs_pipeline.dashboard.snapshot import Snapshot
 from obs_pipeline.dashboard.tables import MART_SPEND
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES

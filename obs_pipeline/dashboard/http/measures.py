@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from obs_pipeline.alerting.health import WINDOW, AlertHealth, Percentiles, health
 from obs_pipeline.dashboard.actions import ACTIONS
-from obs_pipeline.dashboard.service import QUESTIONS
+from obs_pipeline.dashboard.catalogue import QUESTIONS
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.ledger import Ledger

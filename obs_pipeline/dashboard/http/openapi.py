@@ -8,7 +8,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from obs_pipeline.dashboard.actions import Action
-from obs_pipeline.dashboard.service import QUESTIONS, Question
+from obs_pipeline.dashboard.catalogue import QUESTIONS, Question
 
 
 def openapi(version: str, actions: Mapping[str, Action] | None = None) -> dict[str, Any]:

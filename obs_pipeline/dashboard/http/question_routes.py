@@ -14,10 +14,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from obs_pipeline.dashboard.actions import ACTIONS, Action
+from obs_pipeline.dashboard.catalogue import QUESTIONS, Question
 from obs_pipeline.dashboard.http.gate import principal_of
 from obs_pipeline.dashboard.http.inputs import body_of, inputs_of
 from obs_pipeline.dashboard.questions import PAGE, Export
-from obs_pipeline.dashboard.service import QUESTIONS, Question, Service
+from obs_pipeline.dashboard.service import Service
 from obs_pipeline.storage.access_log import AccessLog
 
 

@@ -17,10 +17,11 @@ from starlette.testclient import TestClient
 from obs_pipeline.dashboard.access import ROLES, RateLimit, create_token
 from obs_pipeline.dashboard.actions import ACTIONS
 from obs_pipeline.dashboard.answer_cache import CacheUnusable
+from obs_pipeline.dashboard.catalogue import QUESTIONS
 from obs_pipeline.dashboard.http.app import http_app
 from obs_pipeline.dashboard.http.gate import OPEN
 from obs_pipeline.dashboard.http.openapi import openapi
-from obs_pipeline.dashboard.service import QUESTIONS, Service
+from obs_pipeline.dashboard.service import Service
 from obs_pipeline.dashboard.snapshot import Snapshot
 from obs_pipeline.storage.access_store import AccessStore
 from obs_pipeline.storage.lake import Lake

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from obs_pipeline.dashboard import questions as q
 from obs_pipeline.dashboard.access import LOCAL, Principal
-from obs_pipeline.dashboard.service import QUESTIONS, Service, put
+from obs_pipeline.dashboard.catalogue import QUESTIONS, checked_inputs
+from obs_pipeline.dashboard.service import Service
 from obs_pipeline.dashboard.snapshot import NotReady, Snapshot
 from obs_pipeline.dashboard.tables import MART_SPEND
 from obs_pipeline.storage.lake import Lake
@@ -134,7 +135,7 @@ def asking(rows: list[Row], ledger: Ledger, principal: Principal) -> Iterator[Ca
         service.mark()
 
         def ask(name: str, **values: Any) -> Any:
-            return service.answer(QUESTIONS[name], put(QUESTIONS[name], values), principal)
+            return service.answer(QUESTIONS[name], checked_inputs(QUESTIONS[name], values), principal)
 
         yield ask
         service.snapshot.close()
@@ -316,12 +317,12 @@ def test_a_cursor_ends_when_the_lake_moves_on(ledger: Ledger, tmp_path: Path, na
     service = Service(Snapshot(lake), ledger, lateness=timedelta(hours=24))
     question = QUESTIONS[name]
     service.mark()
-    cursor = service.answer(question, put(question, {"limit": 2}), LOCAL).next_cursor
-    assert service.answer(question, put(question, {"limit": 3, "cursor": cursor}), LOCAL).total == 5
+    cursor = service.answer(question, checked_inputs(question, {"limit": 2}), LOCAL).next_cursor
+    assert service.answer(question, checked_inputs(question, {"limit": 3, "cursor": cursor}), LOCAL).total == 5
     lake.append(MART_SPEND, mart_of([_plain(agent="late", back=1)]))
     service.mark()
     with pytest.raises(q.BadQuestion, match="changed since"):
-        service.answer(question, put(question, {"limit": 2, "cursor": cursor}), LOCAL)
+        service.answer(question, checked_inputs(question, {"limit": 2, "cursor": cursor}), LOCAL)
 
 
 def test_a_lake_without_a_row_is_not_ready(ledger: Ledger, tmp_path: Path):
@@ -331,4 +332,4 @@ def test_a_lake_without_a_row_is_not_ready(ledger: Ledger, tmp_path: Path):
     service.mark()
     for name, values in itertools.product(("dashboard_get_metrics", "list_entities", "dashboard_get_trends"), ({},)):
         with pytest.raises(NotReady, match="no usage"):
-            service.answer(QUESTIONS[name], put(QUESTIONS[name], values), LOCAL)
+            service.answer(QUESTIONS[name], checked_inputs(QUESTIONS[name], values), LOCAL)
