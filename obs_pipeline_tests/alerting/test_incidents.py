@@ -290,7 +290,7 @@ signals_of_any_kind = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(signals_of_any_kind, min_size=1, max_size=3), st.randoms(use_true_random=False))
 def test_the_order_of_findings_changes_nothing_and_each_belongs_to_one_incident(batches, chance):
     one, other = Cases(), Cases()

@@ -393,7 +393,7 @@ silences_of_any_kind = st.lists(
 steps = st.lists(st.tuples(st.integers(0, 90), incidents_of_any_kind), min_size=1, max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps, silences_of_any_kind, st.randoms(use_true_random=False))
 def test_the_order_of_incidents_changes_nothing(moments, silences, chance: random.Random):
     one, other = Told(TREE), Told(TREE)
@@ -407,7 +407,7 @@ def test_the_order_of_incidents_changes_nothing(moments, silences, chance: rando
         assert one.last == other.last
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps, silences_of_any_kind)
 def test_a_second_pass_at_the_same_time_sends_nothing(moments, silences):
     told, now, keys = Told(TREE), NOON, Counter()
@@ -418,7 +418,7 @@ def test_a_second_pass_at_the_same_time_sends_nothing(moments, silences):
     assert set(keys.values()) <= {1}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps, silences_of_any_kind)
 def test_every_incident_and_route_ends_in_exactly_one_outcome(moments, silences):
     told, now = Told(TREE), NOON
@@ -439,7 +439,7 @@ def test_every_incident_and_route_ends_in_exactly_one_outcome(moments, silences)
         assert held <= kept
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(incidents_of_any_kind)
 def test_nothing_that_was_open_long_enough_is_lost(found):
     told = Told(TREE)

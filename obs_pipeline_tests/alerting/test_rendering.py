@@ -142,7 +142,7 @@ def test_only_links_to_web_pages_are_shown(url: str, kept: bool):
     assert (url in text_of(message)) == kept
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(messages)
 def test_any_message_can_be_sent_through_every_medium(message: Message):
     assert_within_slack_limits(slack_of(message))
@@ -225,7 +225,7 @@ def test_a_vector_picture_is_sent_as_what_it_is():
 values = st.none() | st.floats(allow_nan=True, allow_infinity=True)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.tuples(values, values, values), min_size=1, max_size=20))
 def test_any_series_makes_a_picture_that_decodes(rows):
     columns = list(zip(*rows, strict=True))

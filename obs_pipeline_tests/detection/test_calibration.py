@@ -97,7 +97,7 @@ def test_a_borrowed_tail_is_stretched_to_the_fleets_own_size():
 
 
 @given(st.lists(st.floats(0, 8), min_size=1, max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_echo_keeps_half_and_an_onset_everything(surprises: list[float]):
     kept = calibration.onsets(np.array([surprises]))[0]
     for hour, value in enumerate(surprises):

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from obs_pipeline.detection.chart import Mark, band_chart_svg
@@ -74,7 +74,6 @@ def test_a_lone_value_and_its_band_can_be_seen():
     assert max(xs) > min(xs)
 
 
-@settings(deadline=None)
 @given(
     values=st.lists(
         st.one_of(st.none(), st.floats(-1e9, 1e12), st.sampled_from([NAN, float("inf"), 0.0, 1e-9])), max_size=30

@@ -100,7 +100,7 @@ def amounts(found: Split) -> dict[str, Decimal]:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(found=groups, expected=expectations, times=st.integers(0, 28))
 def test_the_terms_add_up_to_the_deviation_exactly(metric, found, expected, times):
     told = split_deviation(metric, found, expected, times, RATES)
@@ -111,7 +111,7 @@ def test_the_terms_add_up_to_the_deviation_exactly(metric, found, expected, time
         assert sum(amount for _, amount in told.by_user) + told.amount("reference") == told.deviation
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(found=groups, expected=expectations, times=st.integers(1, 28))
 def test_the_observed_cost_is_the_sum_of_everything_charged_and_credited(found, expected, times):
     told = split_deviation("cost", found, expected, times, RATES)
@@ -120,7 +120,7 @@ def test_the_observed_cost_is_the_sum_of_everything_charged_and_credited(found, 
     assert abs(told.expected - Decimal(str(expected))) < MICRO_DOLLAR
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(found=groups, expected=expectations, times=st.integers(1, 28))
 def test_what_the_reference_leaves_is_its_mean_less_the_expected_value(found, expected, times):
     told = split_deviation("cost", found, expected, times, RATES)
@@ -128,7 +128,7 @@ def test_what_the_reference_leaves_is_its_mean_less_the_expected_value(found, ex
     assert abs(told.amount("reference") - (mean - told.expected)) < MICRO_DOLLAR
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     old=st.lists(st.decimals(0, 100, places=3), min_size=4, max_size=4),
     new=st.lists(st.decimals(0, 100, places=3), min_size=4, max_size=4),
@@ -146,7 +146,7 @@ def test_shapley_values_are_the_mean_over_all_orders_of_substitution(old, new):
         assert abs(value - total / len(orders)) < Decimal("1e-9")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(found=groups, expected=expectations)
 def test_the_order_of_the_groups_never_shows(found, expected):
     told = split_deviation("cost", found, expected, 3, RATES)

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -41,7 +41,6 @@ def judge(detect, values, window=10, min_points=3, **settings):
 
 
 @METHODS
-@settings(deadline=None)
 @given(values=series(), place=st.integers(0, 39), later=ORDINARY)
 def test_changing_values_from_a_time_on_changes_no_earlier_result_and_no_baseline_at_that_time(
     detect, values, place, later
@@ -56,7 +55,6 @@ def test_changing_values_from_a_time_on_changes_no_earlier_result_and_no_baselin
 
 
 @METHODS
-@settings(deadline=None)
 @given(values=series(), power=st.integers(-20, 20))
 def test_a_change_of_unit_changes_no_deviation(detect, values, power):
     unit = 2.0**power
@@ -67,7 +65,6 @@ def test_a_change_of_unit_changes_no_deviation(detect, values, power):
 
 
 @METHODS
-@settings(deadline=None)
 @given(values=series(), seed=st.integers(0, 99))
 def test_the_order_of_series_changes_nothing(detect, values, seed):
     order = np.random.default_rng(seed).permutation(values.shape[0])
@@ -77,7 +74,6 @@ def test_the_order_of_series_changes_nothing(detect, values, seed):
 
 
 @pytest.mark.parametrize("detect", [zscore, iqr, robust_zscore])
-@settings(deadline=None)
 @given(history=hnp.arrays(np.float64, (3, 12), elements=ORDINARY), seed=st.integers(0, 99))
 def test_the_order_of_the_history_changes_nothing(detect, history, seed):
     shuffled = np.random.default_rng(seed).permuted(history, axis=1)
@@ -87,7 +83,6 @@ def test_the_order_of_the_history_changes_nothing(detect, history, seed):
 
 
 @METHODS
-@settings(deadline=None)
 @given(values=series(ANYTHING), floor=st.sampled_from([0.0, 1e-300, 1.0, 1e300]))
 def test_no_input_makes_a_warning_or_an_infinite_deviation(detect, values, floor):
     with warnings.catch_warnings():

@@ -188,7 +188,7 @@ drawn_events = st.lists(
 
 
 @pytest.mark.parametrize("grain", ["hour", "day"])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=drawn_events, baseline=st.floats(0, 1000))
 def test_terms_of_any_events_add_up_to_observed_minus_expected(tmp_path_factory, grain, drawn, baseline):
     events = []

@@ -76,7 +76,7 @@ def test_misses_never_look_beyond_the_day_they_are_asked_for():
             assert np.array_equal(before, after, equal_nan=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays.arrays(float, (3, 40), elements=st.floats(0, 1e6)), st.integers(0, 6), st.integers(1, 32))
 def test_the_sum_ahead_is_the_sum_of_the_days_ahead(spend, weekday, days):
     learned = f.learn(spend, weekday)
@@ -84,7 +84,7 @@ def test_the_sum_ahead_is_the_sum_of_the_days_ahead(spend, weekday, days):
     assert np.allclose(f.ahead(learned, at, days).sum(axis=-1), f.total_ahead(learned, at, days))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays.arrays(float, (3, 60), elements=st.one_of(st.just(0.0), st.floats(-1e18, 1e18), st.just(1e-18))))
 def test_any_spend_gives_finite_numbers(spend):
     learned = f.learn(spend, 0)

@@ -162,7 +162,7 @@ LABELS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(EVENTS, max_size=3), st.lists(LABELS, max_size=5), st.dictionaries(st.integers(0, 44), st.just(BURST)))
 def test_a_range_of_days_gives_what_its_days_give_whatever_is_known(events, labels, bursts):
     rows = spending(bursts, 45) + spending({}, 45, "b")

@@ -61,7 +61,7 @@ def test_what_lies_before_a_shift_is_forgotten():
     assert forgotten(np.array([0, 2]), 4).tolist() == [[False] * 4, [True, True, False, False]]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.sampled_from([0.0, 1.0, 10.0, 11.0, 30.0, np.nan]), min_size=28, max_size=28), max_size=5))
 def test_many_series_at_once_are_judged_as_each_of_them_alone(histories: list[list[float]]):
     values = np.array(histories).reshape(len(histories), 28)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from obs_pipeline.detection.models import (
@@ -50,7 +50,6 @@ def test_an_id_is_the_same_on_every_machine_for_ever():
     assert anomaly_id("o", "p", "a", "cost", "hour", WHEN) == "an-e11cd14383ee0ec9"
 
 
-@settings(deadline=None)
 @given(one=st.tuples(NAMES, NAMES, NAMES), other=st.tuples(NAMES, NAMES, NAMES))
 def test_different_series_have_different_ids_even_with_missing_names(one, other):
     ids = {anomaly_id(*series, "cost", "day", WHEN) for series in (one, other)}

@@ -58,7 +58,7 @@ def test_a_row_of_one_day_stays_as_it_is():
     assert onsets([]) == []
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(HOURS)
 def test_no_abnormal_hour_of_a_metric_is_lost_and_the_gravest_stays_the_gravest(hours):
     rows = gathered(hours)

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from obs_pipeline.detection import scoring
@@ -40,7 +40,6 @@ def test_severity_needs_both_the_sigmas_and_a_material_amount(deviation, stake, 
     assert scoring.severity_ranks(np.array([deviation]), np.array([stake]), Thresholds()).tolist() == [rank]
 
 
-@settings(deadline=None)
 @given(deviation=SIGMAS, stake=STAKES, more_sigmas=SIGMAS, more_stake=STAKES)
 def test_more_sigmas_or_more_at_stake_never_lowers_the_score_or_the_severity(deviation, stake, more_sigmas, more_stake):
     rank, score = verdict(deviation, stake)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from obs_pipeline.detection.spikes import BaselineWindow, SpikeRequestError, analyze_spikes
@@ -53,7 +53,6 @@ EVENTS = st.lists(
 ).map(lambda rows: [event(number, **row) for number, row in enumerate(rows)])
 
 
-@settings(deadline=None)
 @given(rows=EVENTS, metric=st.sampled_from(["cost", "tokens", "calls", "errors", "latency"]), before=EVENTS)
 def test_contributions_add_up_to_the_total_exactly(rows, metric, before):
     baseline = BaselineWindow(table(before), START, END)
@@ -74,7 +73,6 @@ def test_contributions_add_up_to_the_total_exactly(rows, metric, before):
     assert isinstance(report.observed, Decimal if metric in ("cost", "latency") else int)
 
 
-@settings(deadline=None)
 @given(rows=EVENTS, seed=st.randoms())
 def test_the_order_of_the_events_changes_nothing(rows, seed):
     shuffled = rows.copy()

@@ -31,7 +31,7 @@ def arrays(scored: usage_model.Scored) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(seed=st.integers(0, 1000), cut=st.integers(1, HOURS - 1))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_no_hour_is_judged_by_what_comes_after_it(kind: usage_model.Kind, seed: int, cut: int):
     values, trials = panel(seed)
     changed = values.copy()
@@ -44,7 +44,7 @@ def test_no_hour_is_judged_by_what_comes_after_it(kind: usage_model.Kind, seed: 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(seed=st.integers(0, 1000), cut=st.integers(0, HOURS))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_panel_in_two_parts_scores_like_the_whole(kind: usage_model.Kind, seed: int, cut: int):
     values, trials = panel(seed)
     whole = usage_model.score(kind, values, trials, first_hour=5)

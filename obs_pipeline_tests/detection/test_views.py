@@ -43,7 +43,7 @@ def quiet_but(value: float, at: int, length: int = 700, seed: int = 1) -> np.nda
     return series
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     shape=st.sampled_from(SHAPES),
     seed=st.integers(0, 10_000),
@@ -63,7 +63,7 @@ def test_another_future_changes_no_past_score(shape: str, seed: int, cut: int, s
         np.testing.assert_array_equal(same, getattr(prefix, name), err_msg=name)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10_000),
     cut=st.integers(1, 599),
@@ -80,7 +80,7 @@ def test_what_irregular_times_will_be_like_changes_no_past_score(seed: int, cut:
         np.testing.assert_array_equal(column[:cut], getattr(prefix, name), err_msg=name)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     shape=st.sampled_from([one for one in SHAPES if one not in ("huge", "tiny")]),
     seed=st.integers(0, 10_000),
@@ -93,7 +93,7 @@ def test_the_unit_of_the_values_changes_no_score(shape: str, seed: int, power: i
     np.testing.assert_allclose(one.expected * 2.0**power, two.expected, rtol=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds=st.lists(st.integers(0, 1000), min_size=2, max_size=5))
 def test_a_series_is_scored_alike_alone_and_among_others(seeds: list[int]):
     lengths = [50 + 37 * (seed % 9) for seed in seeds]
@@ -215,7 +215,7 @@ def test_an_onset_beats_the_half_day_before_and_its_echo_keeps_its_share():
     np.testing.assert_allclose(kept, expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(values=st.lists(st.floats(0, 8), min_size=1, max_size=60), window=st.integers(1, 20))
 def test_onsets_are_those_of_a_plain_search_of_the_window(values: list[float], window: int):
     array, kept = np.array(values), np.empty(len(values))

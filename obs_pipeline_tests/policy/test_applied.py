@@ -40,7 +40,7 @@ def put(store: PolicyStore, wanted: list[SourcedPolicy], at: datetime = AT) -> i
     return apply_plan(store, plan, Order("ann"), at).revision if plan.changes else plan.base
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(st.lists(trees, min_size=1, max_size=3))
 def test_one_place_is_resolved_as_it_is_among_all(store: PolicyStore, several: list[list[SourcedPolicy]]):
     revisions = [put(store, tree) for tree in several]

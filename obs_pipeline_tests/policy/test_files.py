@@ -340,7 +340,7 @@ def test_the_digest_changes_with_the_bytes(folder):
     assert before != after
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(
     st.one_of(
         st.binary(max_size=200),

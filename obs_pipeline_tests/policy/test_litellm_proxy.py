@@ -247,7 +247,7 @@ def empty_ledger(tmp_path_factory) -> Path:
     return path
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(st.lists(trees, min_size=1, max_size=3), st.booleans())
 def test_whatever_was_in_force_before_the_proxy_holds_what_is_now(tmp_path, empty_ledger, several, has_keys):
     def brought(*sets: list[SourcedPolicy]) -> tuple[object, ...]:

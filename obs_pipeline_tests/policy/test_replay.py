@@ -193,7 +193,7 @@ _usage = st.lists(
 _steady = st.lists(policies(budgets={"cost": cost(5), "calls": [cost(2), cost(8, "monthly")]}), max_size=5).map(named)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_usage, _steady)
 def test_it_agrees_with_looking_at_one_hour_after_the_other(usage, tree):
     assert {key: one.deeds for key, one in played(usage, [], tree).proposed.items()} == naive(usage, tree, WEEK)

@@ -26,9 +26,9 @@ from obs_pipeline_tests.policy.trees import (
     values,
 )
 
-QUICK = settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=300, suppress_health_check=list(HealthCheck))
 PROMISE = settings(QUICK, max_examples=120)
-THOROUGH = settings(deadline=None, max_examples=20_000, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=20_000, suppress_health_check=list(HealthCheck))
 
 
 def daily(effective):

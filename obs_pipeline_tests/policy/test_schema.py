@@ -73,7 +73,7 @@ def test_a_policy_survives_its_own_json():
     assert BudgetPolicy.model_validate_json(read.model_dump_json()) == read
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(policies())
 def test_any_policy_survives_its_own_json(source):
     assert BudgetPolicy.model_validate_json(source.policy.model_dump_json()) == source.policy

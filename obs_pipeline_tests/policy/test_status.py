@@ -319,7 +319,7 @@ rows = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rows, st.datetimes(datetime(2026, 5, 1), datetime(2026, 5, 7)), st.sampled_from(["UTC", "Europe/Zurich"]))
 def test_status_agrees_with_adding_rows_up_by_hand(usage, at, zone):
     budgets = {

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from obs_pipeline.usage import latency
@@ -25,7 +25,6 @@ def nearest_rank(values: list[float], share: float) -> float:
     return sorted(values)[max(math.ceil(share * len(values) - 1e-9), 1) - 1]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-40, 400), st.integers(0, 2**32 - 1)), max_size=20))
 def test_packed_entries_unpack_to_what_was_packed(entries):
     buckets = [bucket for bucket, _ in entries]
@@ -51,7 +50,6 @@ def test_everything_below_a_tenth_of_a_millisecond_shares_the_lowest_bucket():
     assert len(set(latency.bucket_of([0.0, 0.01, 0.1]).tolist())) == 1
 
 
-@settings(deadline=None)
 @given(LATENCIES, st.sampled_from([0.5, 0.95, 0.99, 1.0]))
 def test_a_percentile_is_within_the_stated_error_of_the_exact_one(values, share):
     flat = latency.flatten(pa.array([histogram(values)], latency.HISTOGRAM), [0])
@@ -59,7 +57,6 @@ def test_a_percentile_is_within_the_stated_error_of_the_exact_one(values, share)
     assert abs(found / nearest_rank(values, share) - 1) <= latency.RELATIVE_ERROR + 1e-9
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), LATENCIES), max_size=8))
 def test_merging_histograms_is_the_histogram_of_all_calls_together(rows):
     column = pa.array([histogram(values) for _, values in rows], latency.HISTOGRAM)
@@ -101,7 +98,6 @@ def test_percentiles_of_a_column_do_not_depend_on_how_much_is_laid_flat_at_once(
 BUCKET_LISTS = st.lists(st.one_of(st.none(), st.lists(st.integers(-23, 200), max_size=12)))
 
 
-@settings(deadline=None)
 @given(BUCKET_LISTS, st.sampled_from([1, 50, 500_000]))
 def test_a_histogram_names_each_bucket_once_in_rising_order_and_counts_its_calls(rows, cells):
     with pytest.MonkeyPatch.context() as patched:

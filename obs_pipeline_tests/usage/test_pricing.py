@@ -139,7 +139,7 @@ def catalogue_price(provider: str, model: str, row: Row) -> Decimal:
     return calc_price(usage, model, provider_id=provider, genai_request_timestamp=moment).total_price
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(CATALOGUE_MODELS), usages()), min_size=1, max_size=40))
 def test_sql_prices_a_call_exactly_as_the_catalogue_does(cases: list[tuple[tuple[str | None, str, str, str], Row]]):
     book = PriceBook.load(None)
@@ -182,7 +182,7 @@ def holding(entries: list[Row], name: str, moment: datetime) -> Row | None:
     return min(filter(fits, entries), key=lambda entry: "pattern" in entry, default=None)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(price_texts(), st.lists(st.tuples(st.sampled_from(POOL), usages()), min_size=1, max_size=20))
 def test_one_price_fits_a_call_and_the_overlay_wins_on_its_days_only(
     tmp_path: Path, file: tuple[list[Row], str], cases: list[tuple[str, Row]]

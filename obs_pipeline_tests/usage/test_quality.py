@@ -237,7 +237,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(ROW, min_size=10, max_size=40))
 def test_the_rules_say_what_one_would_expect_of_any_numbers(rows: list[dict[str, str | None]]):
     assert [reason for reason, _ in verdicts([NOON | row for row in rows])] == [expected(row) for row in rows]

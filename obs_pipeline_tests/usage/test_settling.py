@@ -221,7 +221,7 @@ def files_of_rows(draw: st.DrawFn) -> list[list[Row]]:
     return files
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(files=files_of_rows(), reach=st.integers(1, 3), data=st.data())
 def test_the_order_of_landing_and_when_the_batch_ran_change_nothing(
     files: list[list[Row]], reach: int, data: st.DataObject

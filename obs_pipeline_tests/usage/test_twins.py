@@ -320,7 +320,6 @@ def test_where_one_source_is_alive_nothing_is_searched(bench: Bench, monkeypatch
 
 @settings(
     max_examples=4,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -32,7 +32,7 @@ Row = dict[str, Any]
 LAST = date(2026, 3, 31)
 PLACES = ("org", "project", "team", "agent", "provider", "model")
 ODD = ("a", "b/c", "o'hara", 'say "hi"', "🚀 agent", "x" * 300, "=1+1", "100%_\\", "$first", " blank ", "-- drop", "ß")
-few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=12, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

@@ -258,7 +258,7 @@ USES = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(CALLS, max_size=5), st.lists(CHARGES, min_size=1, max_size=5), st.lists(USES, max_size=4), st.booleans()
 )

@@ -99,7 +99,7 @@ def test_a_pull_that_fails_is_no_time_without_usage(positions: SourcePositions, 
     assert health(SOURCE, positions.get("gateway"), now, now) == "alive"
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
         st.tuples(st.integers(0, 50), st.lists(st.integers(0, 59), max_size=6), st.none() | st.integers(0, 4)),

@@ -85,7 +85,7 @@ def test_a_packed_session_is_read_twice_as_well_as_a_plain_one(tmp_path: Path):
     assert landed(path, SESSIONS).column("output_tokens").to_pylist() == [9]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(written=st.lists(st.integers(0, 6), min_size=1, max_size=40))
 def test_each_message_is_counted_once_with_its_last_line_whatever_the_order(tmp_path_factory: Any, written: list[int]):
     folder = tmp_path_factory.mktemp("session")

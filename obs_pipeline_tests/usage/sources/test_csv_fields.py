@@ -16,7 +16,7 @@ TEXTS = mapping_of({"model": "model", "agent": "agent"}, format="csv")
 ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=8)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(ANY_TEXT, ANY_TEXT), max_size=10), size=st.integers(30, 200))
 def test_every_text_that_a_csv_writer_wrote_is_read_back(tmp_path: Path, rows: list[tuple[str, str]], size: int):
     text = io.StringIO()

@@ -104,7 +104,7 @@ def test_other_faults_keep_their_names(tmp_path: Path, event: dict[str, Any], re
     st.decimals("0.000001", 1000, places=12),
     st.dates(date(2026, 3, 1), date(2026, 3, 9)),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_cost_in_a_file_and_one_on_a_bill_come_to_the_same_dollars(
     tmp_path_factory: Any, amount: Decimal, usd: Decimal, day: date
 ):

@@ -31,7 +31,7 @@ def test_texts_are_joined_by_a_colon_and_the_missing_left_out(tmp_path: Path, ev
 
 
 @given(st.dictionaries(st.sampled_from("abc"), st.integers(0, 10**11), max_size=3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_sum_is_of_the_numbers_that_are_there(tmp_path_factory: Any, event: dict[str, int]):
     row = one(event, tmp_path_factory.mktemp("sum"), {"input_tokens": {"sum": ["a", "b", "c"]}})
     assert row["input_tokens"] == (sum(event.values()) if event else None)

@@ -212,7 +212,7 @@ LINES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=LINES)
 def test_rows_out_are_the_lines_that_are_not_blank(tmp_path: Path, lines: list[bytes]):
     path = tmp_path / "usage.jsonl"

@@ -52,7 +52,7 @@ def is_utf8(line: bytes) -> bool:
     return line.decode("utf-8", "replace").encode() == line
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(lines=LINES, size=st.integers(1, 300), ends_with_newline=st.booleans())
 def test_every_line_that_is_not_blank_comes_out_once_under_its_number(lines, size, ends_with_newline):
     data = b"\n".join(lines) + (b"\n" if ends_with_newline else b"")
@@ -104,7 +104,7 @@ TABLE = st.lists(st.lists(FIELD, min_size=2, max_size=3), min_size=1, max_size=1
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(rows=TABLE, size=st.integers(1, 100), quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
 def test_well_written_csv_splits_into_the_records_that_were_written(rows, size, quoting):
     text = io.StringIO()
@@ -115,14 +115,14 @@ def test_well_written_csv_splits_into_the_records_that_were_written(rows, size, 
     assert [next(csv.reader([record])) for _, _, record in records] == rows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.text(st.sampled_from(list('ab,"\n')), max_size=60), size=st.integers(1, 60))
 def test_csv_of_any_kind_splits_the_same_in_pieces_as_whole(text: str, size: int):
     data = text.encode()
     assert read(data, size, CSV) == read(data, 1000, CSV)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.text(st.sampled_from(list('ab,"\n')), max_size=60), size=st.integers(1, 60))
 def test_csv_of_any_kind_loses_no_character(text: str, size: int):
     records, broken = read(text.encode(), size, CSV)

@@ -201,7 +201,7 @@ ODD_LINE = st.sampled_from(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(st.one_of(GOOD_LINE, ODD_LINE), min_size=5, max_size=30), block=st.integers(100, 2000))
 def test_rows_in_are_rows_out_however_the_file_is_cut(tmp_path: Path, lines: list[bytes], block: int):
     mapping = mapping_of({"input_tokens": "input_tokens", "model": "model", "reported_cost": "cost"}, format="jsonl")

@@ -47,7 +47,7 @@ AMOUNT = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts=st.lists(AMOUNT, min_size=20, max_size=60), unit=st.sampled_from(["usd", "cents", "micro_usd"]))
 def test_money_is_its_text_rounded_half_up_to_the_nano_dollar(texts: list[str], unit: str):
     shift = {"usd": 0, "cents": -2, "micro_usd": -6}[unit]
@@ -61,7 +61,7 @@ DOUBLE = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(DOUBLE, min_size=20, max_size=60))
 def test_a_double_is_money_by_its_shortest_text(amounts: list[float]):
     assert money(amounts, found=pa.float64()) == [exactly(repr(amount)) for amount in amounts]
