@@ -122,7 +122,7 @@ def _pair(name: str, one: tuple[str | None, Decimal]) -> dict[str, object]:
 
 
 def _terms(explanation: Explanation) -> Table:
-    from obs_pipeline.detection.waterfall import amount_text
+    from obs_pipeline.detection.pictures.waterfall import amount_text
 
     split = explanation.split
     since = f"{explanation.reference_start:%Y-%m-%d}"

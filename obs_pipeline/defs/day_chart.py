@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import duckdb
 
-from obs_pipeline.detection.chart import band_chart_svg
+from obs_pipeline.detection.pictures.band_chart import band_chart_svg
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES
 from obs_pipeline.storage.lake import DayRange, Lake
 

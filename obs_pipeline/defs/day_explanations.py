@@ -11,8 +11,8 @@ import duckdb
 from obs_pipeline.defs.stories import markdown_table, picture
 from obs_pipeline.detection.explanations import Explanation, RatesAt, explain_anomalies
 from obs_pipeline.detection.models import anomalies_from_table
+from obs_pipeline.detection.pictures.waterfall import amount_text, waterfall_svg
 from obs_pipeline.detection.tables import ANOMALIES
-from obs_pipeline.detection.waterfall import amount_text, waterfall_svg
 from obs_pipeline.storage.lake import DayRange, Lake
 
 SHOWN_A_DAY: Final = 3

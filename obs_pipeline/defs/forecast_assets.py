@@ -18,7 +18,7 @@ from obs_pipeline.defs.stories import picture, tell_days
 from obs_pipeline.defs.usage_assets import FINOPS, lake_asset
 from obs_pipeline.detection.forecast_batch import BUDGET_SCHEMA, MONTHS_BEFORE, WINDOW_SCHEMA, forecast_days, months
 from obs_pipeline.detection.forecasts import COVERAGE, Replay
-from obs_pipeline.detection.interval_chart import Outlook, interval_chart_svg
+from obs_pipeline.detection.pictures.interval_chart import Outlook, interval_chart_svg
 from obs_pipeline.detection.tables import FORECASTS
 from obs_pipeline.policy.batch import Standing, standing
 from obs_pipeline.policy.calendars import cost_limits, period_windows

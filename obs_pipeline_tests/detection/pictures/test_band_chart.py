@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obs_pipeline.detection.chart import Mark, band_chart_svg
+from obs_pipeline.detection.pictures.band_chart import Mark, band_chart_svg
 
 START = datetime(2025, 5, 1)
 NAN = float("nan")

@@ -1,8 +1,4 @@
-"""A small picture of a series against its band, as a self-contained SVG.
-
-Holds drawing only: values in, text out. No fonts, scripts, styles or links from elsewhere, no fixed background; the
-mid-tone colours read on white and on dark pages alike.
-"""
+"""A series against its band, with its anomalies by severity."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from html import escape
 from typing import Final, NamedTuple
 
 from obs_pipeline.detection.models import SEVERITIES, Severity
+from obs_pipeline.detection.pictures.frame import BAND, TEXT, WIDTH, cut, svg
 
 Value = float | None
 
@@ -26,19 +23,15 @@ class Mark(NamedTuple):
     severity: Severity
 
 
-_WIDTH: Final = 640
 _HEIGHT: Final = 180
 _LEFT: Final = 58
 _RIGHT: Final = 14
 _TOP: Final = 34
 _BOTTOM: Final = 24
 
-_TEXT: Final = "#7b8594"
 _GRID: Final = "#8a94a6"
-_BAND: Final = "#6f8fc9"
 _LINE: Final = "#2f80ed"
 _COLOURS: Final[dict[Severity, str]] = {"info": "#c99700", "warning": "#f2761b", "critical": "#e5343d"}
-_FONT: Final = "font-family='system-ui,-apple-system,Segoe UI,Roboto,sans-serif'"
 
 LOG_RATIO: Final = 1000.0
 """A logarithmic axis is chosen when the largest value exceeds this many times the median of the positive ones."""
@@ -77,26 +70,21 @@ def band_chart_svg(
     lines = [[_known(value) for value in values] for values in (observed, expected, lower, upper)]
     seen, usual, low, high = lines
     axis = _axis([value for values in lines for value in values if value is not None], log)
-    x = _clock(times)
+    x = _time_axis(times)
     points = {time: (x(time), axis.y(value)) for time, value in zip(times, seen, strict=True) if value is not None}
     marks = [(points[time], severity, time) for time, severity in anomalies if time in points]
     xs = [x(time) for time in times]
-    return "".join(
-        [
-            f"<svg xmlns='http://www.w3.org/2000/svg' width='{_WIDTH}' height='{_HEIGHT}' "
-            f"viewBox='0 0 {_WIDTH} {_HEIGHT}' role='img' {_FONT} font-size='10'>",
-            f"<title>{escape(title)}</title>",
-            _heading(title, unit),
-            _legend(Counter(severity for _, severity, _ in marks)),
-            *_grid(axis),
-            *_dates(times, x),
-            *_bands(xs, low, high, axis),
-            _line(xs, usual, axis, f"class='expected' stroke='{_BAND}' stroke-width='1.2' stroke-dasharray='4 3'"),
-            _line(xs, seen, axis, f"class='observed' stroke='{_LINE}' stroke-width='1.8'"),
-            *(_mark(point, severity, time) for point, severity, time in marks),
-            "</svg>",
-        ]
-    )
+    pieces = [
+        _heading(title, unit),
+        _legend(Counter(severity for _, severity, _ in marks)),
+        *_grid(axis),
+        *_dates(times, x),
+        *_bands(xs, low, high, axis),
+        _line(xs, usual, axis, f"class='expected' stroke='{BAND}' stroke-width='1.2' stroke-dasharray='4 3'"),
+        _line(xs, seen, axis, f"class='observed' stroke='{_LINE}' stroke-width='1.8'"),
+        *(_mark(point, severity, time) for point, severity, time in marks),
+    ]
+    return svg(_HEIGHT, 10, title, pieces)
 
 
 def _known(value: Value) -> Value:
@@ -150,8 +138,8 @@ def _logarithmic(smallest: float, largest: float) -> _Axis:
     return _Axis(y=y, ticks=tuple(10.0**power for power in range(top, bottom - 1, -every)))
 
 
-def _clock(times: Sequence[datetime]) -> Callable[[datetime], float]:
-    width = _WIDTH - _LEFT - _RIGHT
+def _time_axis(times: Sequence[datetime]) -> Callable[[datetime], float]:
+    width = WIDTH - _LEFT - _RIGHT
     if len(times) < 2 or times[-1] <= times[0]:
         return lambda _: _LEFT + width / 2
     start, span = times[0], (times[-1] - times[0]) / timedelta(seconds=1)
@@ -162,9 +150,8 @@ def _clock(times: Sequence[datetime]) -> Callable[[datetime], float]:
 
 
 def _heading(title: str, unit: str) -> str:
-    shown = title if len(title) <= _LONGEST_TITLE else title[: _LONGEST_TITLE - 1] + "…"
     return (
-        f"<text x='8' y='17' font-size='12' font-weight='600' fill='{_TEXT}'>{escape(shown)}"
+        f"<text x='8' y='17' font-size='12' font-weight='600' fill='{TEXT}'>{escape(cut(title, _LONGEST_TITLE))}"
         f"<tspan font-size='10' font-weight='400'> {escape(unit)}</tspan></text>"
     )
 
@@ -173,18 +160,18 @@ def _legend(counts: Counter[Severity]) -> str:
     """From the right: the severities that occur with their numbers, then the lines."""
     shown: list[tuple[str, str]] = [
         (f"<path d='M0 -3h14' stroke='{_LINE}' stroke-width='1.8'/>", "observed"),
-        (f"<rect y='-7' width='14' height='8' fill='{_BAND}' fill-opacity='0.3'/>", "usual"),
+        (f"<rect y='-7' width='14' height='8' fill='{BAND}' fill-opacity='0.3'/>", "usual"),
     ]
     for severity in SEVERITIES:
         if counts[severity]:
             label = severity if counts[severity] == 1 else f"{counts[severity]} {severity}"
             shown.append((_shape(severity, 7.0, -3.0), label))
     pieces: list[str] = []
-    right = float(_WIDTH - _RIGHT)
+    right = float(WIDTH - _RIGHT)
     for symbol, label in reversed(shown):
         right -= 18 + 5.6 * len(label)
         pieces.append(
-            f"<g class='key' transform='translate({right:.0f} 17)'>{symbol}<text x='17' fill='{_TEXT}'>{label}</text></g>"
+            f"<g class='key' transform='translate({right:.0f} 17)'>{symbol}<text x='17' fill='{TEXT}'>{label}</text></g>"
         )
         right -= 8
     return "".join(reversed(pieces))
@@ -194,8 +181,8 @@ def _grid(axis: _Axis) -> Iterator[str]:
     for tick in axis.ticks:
         y = axis.y(tick)
         yield (
-            f"<path d='M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}' stroke='{_GRID}' stroke-opacity='0.25'/>"
-            f"<text x='{_LEFT - 6}' y='{y + 3.5:.1f}' text-anchor='end' fill='{_TEXT}'>{_short(tick)}</text>"
+            f"<path d='M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}' stroke='{_GRID}' stroke-opacity='0.25'/>"
+            f"<text x='{_LEFT - 6}' y='{y + 3.5:.1f}' text-anchor='end' fill='{TEXT}'>{_short(tick)}</text>"
         )
 
 
@@ -217,7 +204,7 @@ def _dates(times: Sequence[datetime], x: Callable[[datetime], float]) -> Iterato
         time = times[place]
         label = f"{time:%H:%M}" if within_days else f"{time.day} {time:%b}"
         anchor = "middle" if last == 0 else "start" if place == 0 else "end" if place == last else "middle"
-        yield f"<text x='{x(time):.1f}' y='{_HEIGHT - 8}' text-anchor='{anchor}' fill='{_TEXT}'>{label}</text>"
+        yield f"<text x='{x(time):.1f}' y='{_HEIGHT - 8}' text-anchor='{anchor}' fill='{TEXT}'>{label}</text>"
 
 
 def _bands(xs: Sequence[float], low: Sequence[Value], high: Sequence[Value], axis: _Axis) -> Iterator[str]:
@@ -232,7 +219,7 @@ def _bands(xs: Sequence[float], low: Sequence[Value], high: Sequence[Value], axi
                 stretch = [(middle - 3, below, above), (middle + 3, below, above)]
             edge = [f"{x:.1f} {above:.1f}" for x, _, above in stretch]
             edge += [f"{x:.1f} {below:.1f}" for x, below, _ in reversed(stretch)]
-            yield f"<path class='band' d='M{'L'.join(edge)}Z' fill='{_BAND}' fill-opacity='0.25'/>"
+            yield f"<path class='band' d='M{'L'.join(edge)}Z' fill='{BAND}' fill-opacity='0.25'/>"
             stretch = []
 
 

@@ -1,8 +1,4 @@
-"""A split deviation as a picture: a waterfall from the expected to the observed value, as a self-contained SVG.
-
-Holds drawing only. No fonts, scripts, styles or links from elsewhere, no background: the mid-tone colours read on white
-and on dark pages alike, and every text from data is escaped.
-"""
+"""A split deviation: a waterfall from the expected to the observed value."""
 
 from __future__ import annotations
 
@@ -12,17 +8,14 @@ from html import escape
 from typing import Final, NamedTuple
 
 from obs_pipeline.detection.decomposition import Split
+from obs_pipeline.detection.pictures.frame import BAND, TEXT, WIDTH, cut, heading, svg
 
-_WIDTH: Final = 640
 _ROW: Final = 22
 _TOP: Final = 52
 _LEFT: Final = 150
 _RIGHT: Final = 110
-_TEXT: Final = "#7b8594"
-_TOTAL: Final = "#6f8fc9"
 _MORE: Final = "#e5343d"
 _LESS: Final = "#1f9d61"
-_FONT: Final = "font-family='system-ui,-apple-system,Segoe UI,Roboto,sans-serif'"
 _LONGEST: Final = 104
 _LEAST_SHARE: Final = Decimal("0.001")
 
@@ -44,34 +37,28 @@ def waterfall_svg(split: Split, title: str, cause: str) -> str:
     span = float(high - low) or 1.0
 
     def x(value: Decimal) -> float:
-        return _LEFT + float(value - low) / span * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + float(value - low) / span * (WIDTH - _LEFT - _RIGHT)
 
-    pieces = [
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{_WIDTH}' height='{height}' "
-        f"viewBox='0 0 {_WIDTH} {height}' role='img' {_FONT} font-size='11'>",
-        f"<title>{escape(title)}</title>",
-        f"<text x='8' y='17' font-size='12' font-weight='600' fill='{_TEXT}'>{escape(_cut(title))}</text>",
-        f"<text x='8' y='34' fill='{_TEXT}'>{escape(_cut(cause))}</text>",
-    ]
+    pieces = [heading(cut(title, _LONGEST), cut(cause, _LONGEST))]
     for number, bar in enumerate(bars):
         y = _TOP + _ROW * number
         left, right = sorted((x(bar.start), x(bar.end)))
         pieces.append(
-            f"<text x='{_LEFT - 8}' y='{y + 11}' text-anchor='end' fill='{_TEXT}'>{escape(bar.label)}</text>"
+            f"<text x='{_LEFT - 8}' y='{y + 11}' text-anchor='end' fill='{TEXT}'>{escape(bar.label)}</text>"
             f"<rect class='bar' x='{left:.1f}' y='{y}' width='{max(right - left, 1):.1f}' height='14' rx='2' "
             f"fill='{bar.colour}'/>"
-            f"<text x='{max(right, x(bar.end)) + 6:.1f}' y='{y + 11}' fill='{_TEXT}'>{escape(bar.shown)}</text>"
+            f"<text x='{max(right, x(bar.end)) + 6:.1f}' y='{y + 11}' fill='{TEXT}'>{escape(bar.shown)}</text>"
         )
         if number + 1 < len(bars):
             pieces.append(
-                f"<path d='M{x(bar.end):.1f} {y + 14}v{_ROW - 14}' stroke='{_TEXT}' stroke-opacity='0.6' stroke-width='1'/>"
+                f"<path d='M{x(bar.end):.1f} {y + 14}v{_ROW - 14}' stroke='{TEXT}' stroke-opacity='0.6' stroke-width='1'/>"
             )
-    return "".join([*pieces, "</svg>"])
+    return svg(height, 11, title, pieces)
 
 
 def _bars(split: Split) -> Iterator[_Bar]:
     zero = Decimal(0)
-    yield _Bar("expected", zero, split.expected, amount_text(split, split.expected), _TOTAL)
+    yield _Bar("expected", zero, split.expected, amount_text(split, split.expected), BAND)
     reached, small = split.expected, zero
     for term in split.terms:
         if abs(term.amount) < _LEAST_SHARE * abs(split.deviation):
@@ -81,7 +68,7 @@ def _bars(split: Split) -> Iterator[_Bar]:
         reached += term.amount
     if small:
         yield _step(split, "all others", reached, small)
-    yield _Bar("observed", zero, split.observed, amount_text(split, split.observed), _TOTAL)
+    yield _Bar("observed", zero, split.observed, amount_text(split, split.observed), BAND)
 
 
 def _step(split: Split, label: str, reached: Decimal, amount: Decimal) -> _Bar:
@@ -99,7 +86,3 @@ def amount_text(split: Split, amount: Decimal) -> str:
     if split.metric == "errors":
         return f"{sign}{size:.1%}"
     return f"{sign}{size:,.0f} ms" if split.metric == "latency" else f"{sign}{size:,.0f}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from obs_pipeline.detection.interval_chart import Outlook, interval_chart_svg
+from obs_pipeline.detection.pictures.interval_chart import Outlook, interval_chart_svg
 
 KNOWN = Outlook("agent", 10, 30, 20, 50, 40, "will be used up")
 UNKNOWN = Outlook("<b>new</b>", 1, None, None, None, None, "not enough history")
