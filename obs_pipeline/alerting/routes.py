@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -34,6 +33,7 @@ from obs_pipeline.alerting.models import (
 )
 from obs_pipeline.alerting.spans import WEEKDAYS, QuietTime, span
 from obs_pipeline.errors import ObsError
+from obs_pipeline.time_zones import TimeZone
 from obs_pipeline.yaml_positions import FieldPath, Problem, documents_in, nearest_line
 
 ROOT: Final = "root"
@@ -88,12 +88,6 @@ def _span(value: object) -> timedelta:
     return span(value)
 
 
-def _zone(value: str) -> str:
-    if value not in available_timezones():
-        raise ValueError(f"{value!r} is no IANA time zone; write one such as Europe/Zurich")
-    return value
-
-
 def _clock(value: object) -> time:
     try:
         return time.fromisoformat(value if isinstance(value, str) else "")
@@ -134,7 +128,7 @@ class _Receiver(_Spec):
 
 class _QuietTime(_Spec):
     name: str = Field(min_length=1)
-    zone: Annotated[str, AfterValidator(_zone)]
+    zone: TimeZone
     days: tuple[Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"], ...] = WEEKDAYS
     begins: Annotated[time, BeforeValidator(_clock)] = Field(alias="from")
     ends: Annotated[time, BeforeValidator(_clock)] = Field(alias="until")

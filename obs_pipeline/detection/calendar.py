@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from obs_pipeline.detection.config import Metric
 from obs_pipeline.errors import ObsError
+from obs_pipeline.time_zones import TimeZone
 from obs_pipeline.yaml_positions import Document, FieldPath, nearest_line, read_documents
 
 ANYTHING: Final = (0.0, float("inf"))
@@ -54,12 +55,6 @@ def _local(value: object) -> datetime:
     if moment.tzinfo is not None:
         raise ValueError("has an offset; leave it out and name the zone in timezone")
     return moment
-
-
-def _zone(value: str) -> str:
-    if value not in available_timezones():
-        raise ValueError(f"{value!r} is no IANA time zone; write one such as Europe/Zurich")
-    return value
 
 
 def _names(value: object) -> object:
@@ -90,7 +85,7 @@ class PlannedEvent(_Strict):
     name: Annotated[str, Field(min_length=1, max_length=200)]
     begins: Annotated[datetime, BeforeValidator(_local), Field(alias="from")]
     ends: Annotated[datetime, BeforeValidator(_local), Field(alias="until")]
-    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    timezone: TimeZone = "UTC"
     every: Literal["year"] | None = None
     scope: Scope = Scope()
     expect: Mapping[Metric, Annotated[tuple[Multiple, Multiple], AfterValidator(_rising)]] | None = None

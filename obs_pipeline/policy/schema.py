@@ -16,9 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
-from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import (
     AfterValidator,
@@ -33,6 +31,8 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
 )
+
+from obs_pipeline.time_zones import TimeZone
 
 Scope = Literal["org", "project", "agent"]
 Kind = Literal["cost", "tokens", "calls"]
@@ -121,19 +121,6 @@ def _moment(value: object) -> date | datetime:
     raise ValueError("not a date (2026-05-01) or a date-time (2026-05-01T18:00:00+02:00)")
 
 
-def _zone_name(name: str) -> str:
-    # "localtime" is a file on some machines: a policy must mean the same on all of them.
-    try:
-        if name == "localtime":
-            raise ValueError(name)
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        close = get_close_matches(name, available_timezones() - {"localtime"}, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ", such as Europe/Zurich"
-        raise ValueError(f"{name!r} is not an IANA time zone{hint}") from None
-    return name
-
-
 Text = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
 Money = Annotated[
     Decimal,
@@ -154,7 +141,6 @@ Moment = Annotated[
     PlainSerializer(lambda moment: moment.isoformat(), return_type=str, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}),
 ]
-ZoneName = Annotated[str, AfterValidator(_zone_name)]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code")]
 
 
@@ -269,7 +255,7 @@ class Alerts(_Part):
 class Calendar(_Part):
     """When an organisation's days and weeks begin."""
 
-    time_zone: ZoneName = "UTC"
+    time_zone: TimeZone = "UTC"
     week_start: Weekday = "monday"
 
 

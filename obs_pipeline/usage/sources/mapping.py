@@ -34,7 +34,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
@@ -50,6 +49,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from obs_pipeline.errors import ObsError
+from obs_pipeline.time_zones import TimeZone
 from obs_pipeline.usage.event import EVENT_SCHEMA, MONEY, TIME, TOKEN_COLUMNS
 
 Format = Literal["parquet", "csv", "jsonl"]
@@ -248,14 +248,6 @@ def _as_tokens(value: object) -> object:
     return {"input": value} if isinstance(value, str) else value
 
 
-def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise ValueError(f"{name!r} is no time zone; write one such as Asia/Kolkata") from None
-    return name
-
-
 ColumnSpec = Annotated[Column, BeforeValidator(_as_column)]
 FieldName = Annotated[str, AfterValidator(_canonical_field)]
 
@@ -266,7 +258,7 @@ class SourceMapping(_Strict):
     source: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
     format: Literal["auto"] | Format = "auto"
     tokens: Annotated[Tokens, BeforeValidator(_as_tokens)] = Tokens()
-    zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    zone: TimeZone = "UTC"
     delimiter: Annotated[str, StringConstraints(pattern=r"^[,;|\t:~^]$")] = ","
     filter: Filter | None = None
     once: Once | None = None

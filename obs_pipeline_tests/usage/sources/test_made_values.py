@@ -116,7 +116,7 @@ def test_only_the_first_of_rows_that_are_one_call_may_count(tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"zone": "Mars/Olympus"}, "no time zone"),
+        ({"zone": "Mars/Olympus"}, "no IANA time zone"),
         ({"filter": {"field": "a"}}, "at_least"),
         ({"filter": {"field": "a", "equals": "x", "at_least": 1}}, "at_least"),
         ({"tokens": "both"}, "tokens"),
