@@ -21,12 +21,11 @@ from obs_pipeline.defs.resources import (
     Progress,
 )
 from obs_pipeline.defs.stories import picture, tell_days
-from obs_pipeline.defs.usage_assets import hourly_chunks, lake_asset
-from obs_pipeline.detection.batch import detect_days, known_in, settings_in
+from obs_pipeline.defs.usage_assets import lake_asset
+from obs_pipeline.detection.batch import days_at_once, detect_days, known_in, settings_in
 from obs_pipeline.detection.explanations import list_rates
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES
 from obs_pipeline.storage.proofs import keys_are_unique, schema_is_declared
-from obs_pipeline.usage.tables import USAGE_HOURLY
 
 SRE = ["team:sre"]
 
@@ -78,7 +77,7 @@ def detection(
     known = known_in(Path(limits.policies), ledger.open())
     expected, found = checks.Evidence("baselines"), checks.Evidence("anomalies")
     with engine.get_connection() as connection:
-        for chunk in hourly_chunks(tables.rows_per_day(USAGE_HOURLY, days), days, limits):
+        for chunk in days_at_once(connection, tables, days):
             detect_days(connection, tables, chunk, config, known, utc_now())
             expected.add("unique_keys", keys_are_unique(connection, tables, BASELINES, chunk))
             found.add("unique_keys", keys_are_unique(connection, tables, ANOMALIES, chunk))

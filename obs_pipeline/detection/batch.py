@@ -24,7 +24,7 @@ from obs_pipeline.detection.known import NOTHING, Known
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES
 from obs_pipeline.storage.anomaly_labels import AnomalyLabels
 from obs_pipeline.storage.engine import load_sql
-from obs_pipeline.storage.lake import DayRange, Lake
+from obs_pipeline.storage.lake import DayRange, Lake, chunk_days
 from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline.usage.tables import USAGE_DAILY, USAGE_EVENTS, USAGE_HOURLY
 
@@ -35,8 +35,14 @@ SERIES_AT_ONCE: Final = 500
 """Agents judged in one go: some 250 MB of the hours of nine weeks, for the days of a month. New agents borrow from those
 of their share alone, which is plenty; so the size must not depend on how many days are judged."""
 
+DAYS_AT_ONCE: Final = 31
+"""Days of a full share judged in one go: fewer cost almost as much, as each go reads the look-back again."""
+SHARES_HELD: Final = 5
+"""So many full shares of a month are the most whose baselines are held: some 300 MB."""
+
 _SHARES_AT_ONCE: Final = 2
 _WHOLES: Final = {"every_hour": USAGE_HOURLY, "every_day": USAGE_DAILY}
+_AGENTS_OF_DAYS: Final = "SELECT dt, count(DISTINCT (org, project, agent)) FROM usage_daily GROUP BY dt"
 _HEARD: Final = "SELECT DISTINCT source, dt, hour FROM every_hour"
 _SERIES: Final = "SELECT DISTINCT org, project, agent FROM every_day ORDER BY ALL"
 _OF_THE_SHARE: Final = """
@@ -72,6 +78,14 @@ def settings_in(policies: Path) -> AnomalyDetectionConfig:
 def known_in(policies: Path, ledger: Ledger) -> Known:
     """What people said: ``calendar.yaml`` in the folder, and the standing labels of the ledger."""
     return Known(load_calendar(policies / "calendar.yaml"), tuple(AnomalyLabels(ledger).standing()))
+
+
+def days_at_once(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> list[DayRange]:
+    """The days in pieces that may be judged in one go: of few agents many."""
+    lake.view(connection, USAGE_DAILY, days)
+    agents = dict(connection.execute(_AGENTS_OF_DAYS).fetchall())
+    weights = {day: max(count, SHARES_HELD * min(count, SERIES_AT_ONCE)) for day, count in agents.items()}
+    return chunk_days(days, weights, DAYS_AT_ONCE * SHARES_HELD * SERIES_AT_ONCE)
 
 
 def detect_days(

@@ -55,6 +55,14 @@ MOMENT_SCHEMA: Final = pa.schema(
 )
 """Days of series."""
 
+ENCODED_BASELINES: Final = pa.schema(
+    [
+        field.with_type(pa.dictionary(pa.int32(), pa.string())) if pa.types.is_string(field.type) else field
+        for field in BASELINE_SCHEMA
+    ]
+)
+"""``BASELINE_SCHEMA`` with its texts as dictionaries, as millions of rows are held of a few words."""
+
 _EPOCH: Final = datetime(1970, 1, 1)
 _DAY_US: Final = 24 * HOUR_US
 _BLOCK: Final = 1 << 40  # more rows than one day of one grain can have
@@ -66,7 +74,8 @@ _BASELINES_AT_ONCE: Final = 250_000
 
 @dataclass(frozen=True)
 class Detection:
-    """Tables of ``BASELINE_SCHEMA`` and ``ANOMALY_SCHEMA``, ordered by day, grain, series, metric and time."""
+    """Tables of :data:`ENCODED_BASELINES` and ``ANOMALY_SCHEMA``, ordered by day, grain, series, metric and time; after one
+    another for shares of the series."""
 
     baselines: pa.Table
     anomalies: pa.Table
@@ -210,7 +219,7 @@ def tell(judgements: Sequence[Judgement], evidence: Callable[[pa.Table], pa.Tabl
         placed = [placed for some in judgement.verdicts for placed in _anomalies(some, calls)]
         ordered = [anomaly for _, anomaly in sorted(placed, key=lambda one: one[0])]
         told += gathered(ordered, judgement.before)
-    baselines = [judgement.baselines for judgement in judgements] or [BASELINE_SCHEMA.empty_table()]
+    baselines = [judgement.baselines for judgement in judgements] or [ENCODED_BASELINES.empty_table()]
     return Detection(pa.concat_tables(baselines), anomalies_to_table(told))
 
 
@@ -319,7 +328,7 @@ def _judgeable(
 def _baselines(blocks: Sequence[_Block]) -> pa.Table:
     """The baselines of all days, made of some days at a time, so that little but the table itself takes memory."""
     if not blocks:
-        return BASELINE_SCHEMA.empty_table()
+        return ENCODED_BASELINES.empty_table()
     known = [~np.isnan(block.judged.observed) for block in blocks]
     days = known[0].shape[2]
     pieces = min(days, 1 + sum(int(some.sum()) for some in known) // _BASELINES_AT_ONCE)
@@ -340,27 +349,25 @@ def _baselines_of(blocks: Sequence[_Block], chosen: Sequence[npt.NDArray[np.bool
     def words(names: Sequence[str], of_block: Sequence[int]) -> Any:
         counts = [some.flat.size for some in rows]
         codes = np.repeat(np.array(of_block, dtype=np.int32), counts)[order]
-        return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())).cast(pa.string())
+        return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string()))
 
     identities, series = _identities(blocks, rows)
-    identity = identities.take(pa.array(gather(series)))
+    owners = pa.array(gather(series))
     expected = values("expected")
     learned = ~np.isnan(expected)
     columns: dict[str, Any] = {
         "dt": pa.array(gather([some.day for some in rows]).astype(np.int32), pa.date32()),
         "grain": words(GRAINS, [GRAINS.index(block.grain) for block in blocks]),
         "time": pa.array(gather([some.time_us() for some in rows])).cast(TIME),
-        "org": identity["org"],
-        "project": identity["project"],
-        "agent": identity["agent"],
+        **{name: identities[name].dictionary_encode().take(owners) for name in ("org", "project", "agent")},
         "metric": words(METRICS, [METRICS.index(block.metric) for block in blocks]),
         "observed": values("observed"),
         "expected": pa.array(expected, mask=~learned),
         **{name: pa.array(values(name), mask=~learned) for name in ("lower", "upper", "deviation")},
         "points": values("points").astype(np.int32),
-        "state": pa.DictionaryArray.from_arrays(_states(gather, blocks, rows, learned), STATES).cast(pa.string()),
+        "state": pa.DictionaryArray.from_arrays(_states(gather, blocks, rows, learned), STATES),
     }
-    return pa.table(columns, schema=BASELINE_SCHEMA)
+    return pa.table(columns, schema=ENCODED_BASELINES)
 
 
 def _states(
@@ -468,7 +475,7 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig, now: datetime | Non
         np.where(
             np.isnan(stated),
             scoring.told(scoring.confidences(deviation, points, grain), "windows"),
-            scoring.told(np.nan_to_num(stated), "model"),
+            scoring.told(np.nan_to_num(stated), scoring.RULE_OF.get(config.method.of(grain), "model")),
         ),
     )
     confidences = np.where(ceiling_decides, scoring.CEILING_CONFIDENCE, np.nan_to_num(confidences))

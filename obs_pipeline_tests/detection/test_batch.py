@@ -100,3 +100,17 @@ def test_an_agent_alone_in_its_share_is_idle_when_its_source_is_heard_of_through
     silent = [one for one in detected(connection, lake).anomalies.to_pylist() if one["agent"] == "a0"]
     assert {one["observed"] for one in silent} == {0.0}
     assert {one["grain"] for one in silent} == {"day", "hour"}
+
+
+def test_as_many_days_are_judged_at_once_as_their_agents_allow(
+    lake: Lake, connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batch, "DAYS_AT_ONCE", 2)
+    monkeypatch.setattr(batch, "SHARES_HELD", 2)
+    lengths = []
+    for share in (100, 5, 4, 2, 1):
+        monkeypatch.setattr(batch, "SERIES_AT_ONCE", share)
+        pieces = batch.days_at_once(connection, lake, DAYS)
+        assert [day for piece in pieces for day in piece.days()] == DAYS.days()
+        lengths.append([len(piece) for piece in pieces])
+    assert lengths == [[10], [2, 2, 2, 2, 2], [2, 2, 2, 2, 2], [1] * 10, [1] * 10]

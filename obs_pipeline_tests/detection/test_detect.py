@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import get_args
@@ -49,7 +50,8 @@ def at(day: int, hour: int = 12) -> datetime:
 def detect(rows, first: int, last: int | None = None, config=SMALL, evidence=None) -> Detection:
     hours = hourly(rows)
     days = (DAY + timedelta(days=first), DAY + timedelta(days=first if last is None else last))
-    return detect_anomalies(hours, daily(hours), days, config, evidence)
+    found = detect_anomalies(hours, daily(hours), days, config, evidence)
+    return replace(found, baselines=found.baselines.cast(BASELINE_SCHEMA))
 
 
 def steady(days: range, **values) -> list[dict]:
