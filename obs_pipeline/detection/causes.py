@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
 
-from obs_pipeline.detection.decomposition import Model, Split, Term, TermName, Usage
+from obs_pipeline.detection.decomposition import Split, Term, TermName
+from obs_pipeline.detection.usage_sums import Model, Usage
 
 CauseName = Literal[
     "mispriced call",

@@ -16,9 +16,10 @@ import duckdb
 import pyarrow as pa
 
 from obs_pipeline.detection.causes import Cause, likely_cause
-from obs_pipeline.detection.decomposition import Group, Model, Split, TokenRates, Usage, split_deviation
+from obs_pipeline.detection.decomposition import Split, split_deviation
 from obs_pipeline.detection.models import TIME, Anomaly
 from obs_pipeline.detection.tables import ANOMALIES
+from obs_pipeline.detection.usage_sums import Group, Model, TokenRates, Usage
 from obs_pipeline.storage.engine import load_sql
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.usage.pricing import PriceBook

@@ -7,7 +7,8 @@ from decimal import Decimal
 import pytest
 
 from obs_pipeline.detection.causes import likely_cause
-from obs_pipeline.detection.decomposition import Group, Usage, split_deviation
+from obs_pipeline.detection.decomposition import split_deviation
+from obs_pipeline.detection.usage_sums import Group, Usage
 from obs_pipeline_tests.detection.test_decomposition import GPT, OPUS, RATES, calls
 
 

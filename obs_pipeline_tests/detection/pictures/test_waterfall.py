@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from obs_pipeline.detection.decomposition import Group, split_deviation
+from obs_pipeline.detection.decomposition import split_deviation
 from obs_pipeline.detection.pictures.waterfall import waterfall_svg
+from obs_pipeline.detection.usage_sums import Group
 from obs_pipeline_tests.detection.test_decomposition import GPT, RATES, calls
 
 
