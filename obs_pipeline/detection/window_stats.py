@@ -135,7 +135,7 @@ def _in_order(row: Floats, ordered: Floats) -> int:
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _mean_squares(rows: Floats, share: float, largest: float, found: Floats) -> None:
-    sizes = np.empty(rows.shape[1])
+    sizes, largest_sizes = np.empty(rows.shape[1]), np.empty(rows.shape[1] + 1)
     for r in range(rows.shape[0]):
         active = 0
         for value in rows[r]:
@@ -146,8 +146,23 @@ def _mean_squares(rows: Floats, share: float, largest: float, found: Floats) -> 
         found[r] = 0.0
         if active <= pulled:
             continue
-        highest = min(np.partition(sizes[:active], active - 1 - pulled)[active - 1 - pulled], largest)
+        highest = min(_largest_but(pulled, sizes[:active], largest_sizes), largest)
         squares = 0.0
         for i in range(active):
             squares += min(sizes[i], highest) ** 2
         found[r] = math.sqrt(squares / active)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _largest_but(count: int, sizes: Floats, scratch: Floats) -> float:
+    """The largest value but so many, which are few."""
+    for i in range(count + 1):
+        scratch[i] = -math.inf
+    for size in sizes:
+        if size > scratch[0]:
+            at = 0
+            while at < count and scratch[at + 1] < size:
+                scratch[at] = scratch[at + 1]
+                at += 1
+            scratch[at] = size
+    return float(scratch[0])
