@@ -29,7 +29,6 @@ SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 """From mild to grave."""
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 
 LABELS: Final = ("org", "project", "team", "agent", "metric", "kind", "severity", "direction", "source")
 """What routes, silences and groups may name. A label that an incident lacks is the empty string."""
@@ -123,10 +122,6 @@ class Incident:
     episode: int = 0
     merged_into: str = ""
     page: str = ""
-
-    @property
-    def anomaly_ids(self) -> tuple[str, ...]:
-        return self.signal_ids if self.kind == "anomaly" else ()
 
     @property
     def active(self) -> bool:

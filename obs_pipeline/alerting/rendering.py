@@ -34,7 +34,6 @@ SHOWN: Final = 12
 SLACK_BLOCKS: Final = 50
 SLACK_HEADER: Final = 150
 SLACK_TEXT: Final = 3000
-SLACK_FALLBACK: Final = 4000
 _NAME: Final = 160
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _COLOURS: Final[dict[Severity, str]] = {"info": "#2f80ed", "warning": "#c2410c", "critical": "#c81e1e"}

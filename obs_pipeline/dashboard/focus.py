@@ -29,7 +29,6 @@ from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.usage.event import MONEY_SUM
 from obs_pipeline.usage.tables import USAGE_HOURLY
 
-FOCUS_VERSION: Final = "1.2"
 NOT_TOLD: Final = "unattributed"
 """Stands for a project, agent, model or seller that the source did not name."""
 

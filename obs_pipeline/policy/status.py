@@ -171,19 +171,6 @@ def budget_history(
     return tuple((line.at, _status(line, used.get(number, _Used()), line.at)) for number, line in enumerate(lines))
 
 
-def new_crossings(statuses: Iterable[BudgetStatus], announced: Mapping[str, Decimal]) -> tuple[BudgetStatus, ...]:
-    """The rows that crossed a threshold above the highest one announced for their window.
-
-    ``announced`` maps ``window_key`` to that threshold, so a restart finds nothing twice, and a jump from 49 to
-    96 percent is one row with the highest threshold only.
-    """
-    return tuple(
-        status
-        for status in statuses
-        if status.crossed is not None and status.crossed > announced.get(status.window_key, Decimal(0))
-    )
-
-
 def _lines(policies: Iterable[EffectivePolicy], at: datetime) -> Iterator[_Line]:
     for policy in policies:
         zone = ZoneInfo(policy.time_zone.value)

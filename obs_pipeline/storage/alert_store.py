@@ -158,16 +158,6 @@ class AlertStore:
                 for row in rows_of(connection, OutboxRow, selected(alert_outbox, OutboxRow).where(_key_in(some)))
             ]
 
-    def first_of_thread(self, thread: str, receiver: str) -> OutboxRow | None:
-        """The first message of a thread that a receiver got, for replies and updates."""
-        query = (
-            selected(alert_outbox, OutboxRow)
-            .where(alert_outbox.c.thread == thread, alert_outbox.c.receiver == receiver, alert_outbox.c.state == "sent")
-            .order_by(alert_outbox.c.sent_at)
-            .limit(1)
-        )
-        return next(iter(self._all(OutboxRow, query)), None)
-
     def deliveries(self, since: datetime, key: str | None = None) -> list[DeliveryRow]:
         """Attempts at or after ``since``, in order."""
         query = selected(alert_deliveries, DeliveryRow).where(alert_deliveries.c.at >= since)
@@ -297,21 +287,6 @@ class AlertStore:
     def tasks(self, incident_id: str | None = None) -> list[TaskRow]:
         query = selected(alert_tasks, TaskRow).order_by(alert_tasks.c.opened_at.desc(), alert_tasks.c.incident_id)
         return self._all(TaskRow, query if incident_id is None else query.where(_of(alert_tasks, incident_id)))
-
-    def tasks_of_signals(self, signal_ids: Iterable[str]) -> dict[str, TaskRow]:
-        """The task of each anomaly whose incident has one: its resolution task."""
-        found: dict[str, TaskRow] = {}
-        with self._ledger.read() as connection:
-            for some in batches(signal_ids):
-                query = (
-                    selected(alert_tasks, TaskRow)
-                    .add_columns(alert_signals.c.id)
-                    .join(alert_signals, alert_signals.c.incident_id == alert_tasks.c.incident_id)
-                    .where(alert_signals.c.id.in_(some))
-                    .order_by(alert_tasks.c.opened_at.desc(), alert_tasks.c.tracker)
-                )
-                found |= {row[-1]: TaskRow(*row[:-1]) for row in connection.execute(query)}
-        return found
 
     def add_feedback(self, feedback: FeedbackRow) -> None:
         self._add(alert_feedback, feedback)

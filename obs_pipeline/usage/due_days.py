@@ -21,11 +21,10 @@ and one more, as a day's anomalies may go on on the next."""
 
 @dataclass(frozen=True)
 class DueDays:
-    """Days that wait for a batch, in order, those already computed, and the number of the newest landing."""
+    """Days that wait for a batch, in order, and those already computed."""
 
     pending: list[date]
     settled: frozenset[date]
-    newest_landing: int
 
     def ranges(self) -> list[DayRange]:
         """What one batch each should compute."""
@@ -35,7 +34,7 @@ class DueDays:
 def due_days(ledger: Ledger, reach_days: int = ID_REACH_DAYS) -> DueDays:
     """What waits right now, where event ids are compared with those of ``reach_days`` before."""
     newest, settled = ledger.newest_landing_per_day(), ledger.settled_through()
-    return DueDays(pending_days(newest, settled, reach_days), frozenset(settled), max(newest.values(), default=0))
+    return DueDays(pending_days(newest, settled, reach_days), frozenset(settled))
 
 
 def pending_days(

@@ -106,14 +106,6 @@ def _in_order(flat: Counts) -> Counts:
     return Counts(flat.groups[order], flat.buckets[order], flat.counts[order])
 
 
-def merge_histograms(histograms: Any, groups: npt.ArrayLike, group_count: int) -> Any:
-    """A ``list<int64>`` array with one merged histogram per group 0 … ``group_count`` − 1, empty where none."""
-    merged = merge(flatten(histograms, groups))
-    offsets = np.searchsorted(merged.groups, np.arange(group_count + 1)).astype(np.int32)
-    entries = pa.array(pack(merged.buckets, merged.counts), pa.int64())
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), entries)
-
-
 def histograms_of(buckets: Any) -> Any:
     """A ``list<int64>`` array of histograms from lists that name the bucket of each call; null stays null."""
     sizes = pc.fill_null(pc.list_value_length(buckets), 0).to_numpy(zero_copy_only=False)

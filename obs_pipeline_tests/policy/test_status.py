@@ -17,7 +17,6 @@ from obs_pipeline.policy.status import (
     SPEND_SCHEMA,
     budget_status,
     hours_to_split,
-    new_crossings,
     places_of,
     spend_span,
 )
@@ -210,23 +209,6 @@ class TestThresholds:
     def test_a_limit_of_zero_is_exceeded_by_anything(self, spent, crossed, state):
         row = status([used("2026-05-06T01:00", spent)], budgets={"cost": cost(0)}, alerts={"thresholds": [50, 80]})
         assert (row.crossed, row.state, row.ratio, row.burn_long) == (crossed, state, None, None)
-
-    def test_a_crossing_is_found_once_a_window_even_across_restarts(self):
-        announced: dict[str, Decimal] = {}
-        told = []
-        for hour, spent in enumerate([30, 49, 96, 97, 102], start=1):
-            at, usage = datetime(2026, 5, 6, hour), [used("2026-05-06T00:00", spent)]
-            row = status(usage, at=at, budgets={"cost": cost(100)}, alerts={"thresholds": [50, 80, 95]})
-            for crossing in new_crossings([row], dict(announced)):
-                announced[crossing.window_key] = crossing.crossed
-                told.append((hour, crossing.crossed))
-        assert told == [(3, 95)]
-
-    def test_the_next_window_may_cross_again(self):
-        fields = {"budgets": {"cost": cost(10)}, "alerts": {"thresholds": [50]}}
-        today = status([used("2026-05-06T01:00", 6)], **fields)
-        tomorrow = status([used("2026-05-07T01:00", 6)], at=NOON + timedelta(days=1), **fields)
-        assert new_crossings([today, tomorrow], {today.window_key: Decimal(50)}) == (tomorrow,)
 
     def test_window_keys_differ_by_place_kind_and_period(self):
         places = [AGENT, PROJECT, ORG, Place("acme", None, "bot"), Place("acme", "web/bot"), Place("acme/web", "bot")]

@@ -60,10 +60,11 @@ def test_a_percentile_is_within_the_stated_error_of_the_exact_one(values, share)
 @given(st.lists(st.tuples(st.integers(0, 4), LATENCIES), max_size=8))
 def test_merging_histograms_is_the_histogram_of_all_calls_together(rows):
     column = pa.array([histogram(values) for _, values in rows], latency.HISTOGRAM)
-    merged = latency.merge_histograms(column, [group for group, _ in rows], 5).to_pylist()
+    merged = latency.merge(latency.flatten(column, [group for group, _ in rows]))
     for group in range(5):
         together = [value for owner, values in rows if owner == group for value in values]
-        assert merged[group] == (histogram(together) if together else [])
+        found = latency.pack(merged.buckets[merged.groups == group], merged.counts[merged.groups == group]).tolist()
+        assert found == (histogram(together) if together else [])
 
 
 def test_null_rows_and_empty_groups_hold_nothing():
