@@ -56,6 +56,7 @@ def borrow(groups: Ints, expected: Floats, spread: Floats, own: Floats, n: Float
 
 def _sums(groups: Ints, values: Floats) -> Floats:
     """(group, point, tested day): the sum over the series of each group."""
-    total = np.zeros((int(groups.max(initial=-1)) + 1, *values.shape[1:]))
-    np.add.at(total, groups, values)
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    total: Floats = np.add.reduceat(values[order], starts, axis=0)
     return total
