@@ -25,11 +25,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from obs_pipeline.errors import ObsError
 from obs_pipeline.usage.event import NANO_DOLLAR
+from obs_pipeline.yaml_settings import read_settings
 
 Split = Literal["cost", "calls", "even"]
 UNATTRIBUTED: Final = "unattributed"
@@ -137,16 +137,7 @@ def read_rules(path: Path) -> ChargebackRules:
     Raises:
         ChargebackInvalid: the file cannot be read, or not used.
     """
-    if not path.exists():
-        return ChargebackRules()
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return ChargebackRules.model_validate(content or {})
-    except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors())
-        raise ChargebackInvalid(f"{path}: {told}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ChargebackInvalid(f"{path} cannot be read: {error}") from None
+    return read_settings(path, ChargebackRules, ChargebackInvalid)
 
 
 def charge(spends: Iterable[Spend], rules: ChargebackRules) -> Chargeback:

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from obs_pipeline.errors import ObsError
 from obs_pipeline.usage.event import NANO_DOLLAR
+from obs_pipeline.yaml_settings import read_settings
 
 BASE: Final = "USD"
 _DIGITS: Final = 60
@@ -71,15 +72,7 @@ class RateBook:
         Raises:
             CurrenciesInvalid: the file cannot be read, or contradicts itself.
         """
-        if not path.exists():
-            return cls()
-        try:
-            rates = _Rates.model_validate(yaml.load(path.read_text(encoding="utf-8"), _TextLoader) or {}).rates
-        except ValidationError as error:
-            told = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors())
-            raise CurrenciesInvalid(f"{path}: {told}") from None
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            raise CurrenciesInvalid(f"{path} cannot be read: {error}") from None
+        rates = read_settings(path, _Rates, CurrenciesInvalid, lambda text: yaml.load(text, _TextLoader)).rates
         if problems := _contradictions(rates):
             raise CurrenciesInvalid(f"{path}: {'; '.join(problems)}")
         return cls(rates)

@@ -19,12 +19,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from obs_pipeline.errors import ObsError
 from obs_pipeline.usage.billing import anthropic_bill, openai_bill
 from obs_pipeline.usage.pulling.configured import without_password
+from obs_pipeline.yaml_settings import read_settings
 
 BillKind = Literal["openai_costs", "anthropic_costs"]
 SELLER_OF: Final[dict[BillKind, str]] = {"openai_costs": openai_bill.SELLER, "anthropic_costs": anthropic_bill.SELLER}
@@ -98,12 +98,4 @@ def read_bills(path: Path) -> Bills:
     Raises:
         BillsInvalid: the file cannot be read, or not used.
     """
-    if not path.exists():
-        return Bills()
-    try:
-        return Bills.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors())
-        raise BillsInvalid(f"{path}: {told}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise BillsInvalid(f"{path} cannot be read: {error}") from None
+    return read_settings(path, Bills, BillsInvalid)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from obs_pipeline.errors import ObsError
+from obs_pipeline.yaml_settings import read_settings
 
 Kind = Literal["litellm_table", "langfuse_api"]
 MAPPING_OF: Final[dict[Kind, str]] = {"litellm_table": "litellm", "langfuse_api": "langfuse"}
@@ -120,13 +120,4 @@ def stated_patience(path: Path) -> dict[str, timedelta]:
 
 
 def _read(path: Path) -> _Sources:
-    if not path.exists():
-        return _Sources()
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _Sources.model_validate(content or {})
-    except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors())
-        raise SourcesInvalid(f"{path}: {told}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise SourcesInvalid(f"{path} cannot be read: {error}") from None
+    return read_settings(path, _Sources, SourcesInvalid)
