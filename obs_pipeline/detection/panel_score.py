@@ -6,9 +6,9 @@ elsewhere; no settings, no files, no usage metrics, no wording.
 How a score comes about
 -----------------------
 1. Eight views (:mod:`obs_pipeline.detection.views`) compare a point with its past.
-2. Each view's residual becomes a tail probability by the past of that view of that series; the mean of their −log10
+2. Each view's residual becomes a tail probability by the past of that view of that series; the cubic mean of their −log10
    is ``T``. With an exposure, ``T`` is at most the exact Gamma-Poisson surprise of the count.
-3. ``T`` is damped by ``n / (n + 10)`` while fewer values are known, and echoes of an incident keep three quarters.
+3. ``T`` is damped by ``n / (n + 10)`` while fewer values are known, and echoes of an incident keep nine tenths.
 4. ``S = −log10 P(an ordinary half day reaches this T)``, by a table measured on simulated series without incidents.
    ``S`` decides the severity, orders all points, and gives ``score`` (0–100, strictly rising with it).
 5. Hours of what is never negative are judged by the usage model instead, over all series of the table together
@@ -55,10 +55,11 @@ Ints = npt.NDArray[np.int64]
 Progress = Callable[[int], None]
 
 SURPRISE_OF_HALF_DAYS: Final = (
-    (0.0, 0.892, 1.52, 1.959, 2.507, 3.209, 4.144, LARGEST_SURPRISE),
+    (0.0, 1.035, 1.745, 2.074, 2.5, 3.364, 3.915, LARGEST_SURPRISE),
     (0.0, 0.301, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0),
 )
-"""``T``, and −log10 of the share of half days whose largest ``T`` is at least that: 22 kinds of simulated series."""
+"""``T``, and −log10 of the share of half days whose largest ``T`` is at least that: 22 kinds of made series without
+anomalies, each as much as the others, in their own steps and an hour apart."""
 
 _SCORE_MARKS: Final = ((0.0, 1.5, 2.0, 2.75, 5.0, 10.0), (0.0, 20.0, 50.0, 80.0, 95.0, 100.0))
 _WORTH_A_TAIL: Final = 0.5  # surprises below it need no exact tail to be found harmless

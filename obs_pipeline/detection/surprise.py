@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 LARGEST_SURPRISE: Final = 8.0
-ECHO_SHARE: Final = 0.75
+ECHO_SHARE: Final = 0.9
 """What is left of a surprise that does not beat those of the half day before it."""
 
 _BINS: Final = 112
@@ -33,6 +33,9 @@ _TAIL_FROM: Final = 2.0  # and no residual below this
 _PRIOR_WEIGHT: Final = 10.0
 _PRIOR_POWER: Final = 4.0  # tails fall with this power of the residual until the series says otherwise
 _RENEWALS: Final = 24.0
+_ODD: Final = 2.0  # what surprises more than this is likelier an incident than usual, and
+_ODD_TEACHES: Final = 0.3  # teaches that much less; what comes often enough is learnt all the same
+_LONGEST_PAST: Final = 2000.0  # values after which the weight of the past is halved, so that it can become another
 _BOTH_SIDES: Final = math.log10(2.0)
 _LN_10: Final = math.log(10.0)
 
@@ -46,17 +49,17 @@ def _bin_of(size: float) -> float:
 
 
 @numba.njit(cache=True, nogil=True)
-def _beyond(counts: Ints, position: float) -> float:
+def _beyond(counts: Floats, position: float) -> float:
     """How many values lie beyond a position, those of its own bin spread evenly over it."""
     b = int(position)
-    further = 0
+    further = 0.0
     for j in range(b + 1, _BINS):
         further += counts[j]
     return float(further + (b + 1.0 - position) * counts[b])
 
 
 @numba.njit(cache=True, nogil=True)
-def _tail_of(counts: Ints, total: float) -> tuple[float, float]:
+def _tail_of(counts: Floats, total: float) -> tuple[float, float]:
     """Where the tail begins (a whole position) and the power with which it falls.
 
     The power is the estimate of Hill (Annals of Statistics 3, 1975) from the outermost values, pulled towards a prior.
@@ -74,7 +77,7 @@ def _tail_of(counts: Ints, total: float) -> tuple[float, float]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _surprise(counts: Ints, total: float, position: float, edge: float, power: float) -> float:
+def _surprise(counts: Floats, total: float, position: float, edge: float, power: float) -> float:
     """−log10 of the two-sided tail: within the past the share of it that went there, beyond that a Pareto tail."""
     beyond = _beyond(counts, min(position, edge))
     further = power * max(0.0, position - edge) / (_BINS_PER_E * _LN_10)
@@ -88,14 +91,15 @@ def tail_surprises(residuals: Floats, starts: Ints, surprises: Floats) -> None:
     direction for itself; NaN where the residual is, and 0 … :data:`LARGEST_SURPRISE` otherwise.
 
     Shares of the past are exact to a bin; the shape of a tail is renewed whenever the past has grown by a 24th, and soon
-    after a surprise.
+    after a surprise. The past fades, and what is odd weighs less in it, so that a surprise beyond 2 is half a decade or so
+    too large.
     """
     views = residuals.shape[0]
-    counts = np.zeros((2 * views, _BINS), dtype=np.int64)
+    counts = np.zeros((2 * views, _BINS))
     edge, power = np.zeros(2 * views), np.zeros(2 * views)
     total, due = np.zeros(views), np.zeros(views)
     for series in range(starts.size - 1):
-        counts[:], total[:], due[:] = 0, 0.0, 0.0
+        counts[:], total[:], due[:] = 0.0, 0.0, 0.0
         for i in range(starts[series], starts[series + 1]):
             for v in range(views):
                 residual = residuals[v, i]
@@ -111,25 +115,32 @@ def tail_surprises(residuals: Floats, starts: Ints, surprises: Floats) -> None:
                 position = _bin_of(abs(residual))
                 surprise = _surprise(counts[side], past, position, edge[side], power[side])
                 surprises[v, i] = surprise
-                counts[side, int(position)] += 1
+                counts[side, int(position)] += _ODD_TEACHES if surprise > _ODD else 1.0
                 total[v] += 1.0
-                if surprise > 2.0:
+                if surprise > _ODD:
                     due[v] = min(due[v], total[v] + 2.0)
+                if total[v] > _LONGEST_PAST:
+                    counts[2 * v : 2 * v + 2] *= 0.5
+                    total[v] *= 0.5
+                    due[v] = 0.0
 
 
 @numba.njit(cache=True, nogil=True)
 def mean_and_leader(surprises: Floats, means: Floats, leaders: Ints) -> None:
-    """The mean over the views that can tell, 0 where none can, and which of them is surprised most."""
+    """The cubic mean over the views that can tell, 0 where none can, and which of them is surprised most.
+
+    Between the mean, which drowns what a few views see, and the largest, which rings whenever any one of them does.
+    """
     for i in range(means.size):
         total, known, leader = 0.0, 0, 0
         for v in range(surprises.shape[0]):
             one = surprises[v, i]
             if not math.isnan(one):
-                total += one
+                total += one * one * one
                 known += 1
                 if not one <= surprises[leader, i]:
                     leader = v
-        means[i] = total / known if known else 0.0
+        means[i] = (total / known) ** (1.0 / 3.0) if known else 0.0
         leaders[i] = leader
 
 

@@ -48,6 +48,7 @@ _WINSOR: Final = 4.0  # spreads at which a value is pulled in before anything is
 _SHRINK: Final = 1.5  # pseudo-visits of "no seasonal effect"
 _DAY_VISITS: Final = 10.0  # visits after which a slot of the day forgets as fast as it learns
 _WEEK_VISITS: Final = 6.0
+_LAGS: Final = 5  # comparisons with the day before until there is a spread to judge them by
 _CYCLE_SLOTS: Final = 24
 _PREFERENCE: Final = 0.8  # a cleverer forecast must err this much less than a plainer one to be shown
 
@@ -229,7 +230,7 @@ def view_residuals(
             residuals[0, i] = _standard(to_level, spreads[0], floor) if n > 0 else 0.0
             residuals[1, i] = _standard(to_season, spreads[1], floor) if known_season else math.nan
             residuals[2, i] = _standard(to_local, spreads[2], floor) if known_season else math.nan
-            residuals[3, i] = _standard(to_lag, spreads[3], floor) if known_lag else math.nan
+            residuals[3, i] = _standard(to_lag, spreads[3], floor) if known_lag and lags >= _LAGS else math.nan
             residuals[4, i] = _standard(half_mean, spreads[4], floor) if known_season else math.nan
             residuals[5, i] = _standard(day_mean_now, spreads[5], floor) if known_season else math.nan
             residuals[6, i] = _standard(to_last, spreads[6], floor) if n > 0 else 0.0
