@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from email.message import Message
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.ledger import LandedDay, LandedFile
 from obs_pipeline.storage.source_positions import SourcePositions
 from obs_pipeline_tests.postgres import Server, postgres_server, postgres_url  # noqa: F401
+from obs_pipeline_tests.stand_in import Answer, Query, StandIn, serving
 from obs_pipeline_tests.usage.pulling.test_faults import (
     NAME,
     SECRET,
@@ -26,7 +27,6 @@ from obs_pipeline_tests.usage.pulling.test_faults import (
     impatient,  # noqa: F401
     installation,  # noqa: F401
     pulled,
-    serving,
     told,
 )
 from obs_pipeline_tests.usage.pulling.test_litellm_table import add, execute, with_a_table
@@ -150,26 +150,15 @@ def test_a_key_that_is_not_there_names_its_file(configured: Configured, capsys: 
     assert_it_is_told(capsys, "/run/secrets/nobody", "should hold an admin key")
 
 
-class Refusing(ThreadingHTTPServer):
+class Refusing(StandIn):
     """Answers everything with one status, and says the secret it was given, as some servers do."""
 
     def __init__(self, status: int) -> None:
-        super().__init__(("127.0.0.1", 0), _Refusal)
+        super().__init__()
         self.status = status
 
-
-class _Refusal(BaseHTTPRequestHandler):
-    server: Refusing
-
-    def do_GET(self) -> None:
-        body = f"key {SECRET} is no good".encode()
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    def answer(self, path: str, query: Query, headers: Message) -> Answer:
+        return self.status, f"key {SECRET} is no good".encode()
 
 
 @pytest.mark.parametrize(
@@ -184,9 +173,9 @@ class _Refusal(BaseHTTPRequestHandler):
 def test_a_key_that_is_refused_says_which_field_to_look_at(
     configured: Configured, capsys: pytest.CaptureFixture[str], kind: str, status: int, words: list[str]
 ):
-    with Refusing(status) as server, serving(server):
+    with serving(Refusing(status)) as server:
         write = configured.source if kind == "langfuse_api" else configured.bill
-        write(kind=kind, url=f"http://127.0.0.1:{server.server_port}")
+        write(kind=kind, url=server.url)
         assert_it_is_told(capsys, *words)
 
 

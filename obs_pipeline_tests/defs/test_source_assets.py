@@ -39,7 +39,7 @@ def configured(settings: Settings, langfuse: Langfuse, tmp_path: Any, monkeypatc
     policies = tmp_path / "policies"
     policies.mkdir()
     desk = {
-        "kind": "langfuse_api", "url": f"http://127.0.0.1:{langfuse.server_port}", "since": YESTERDAY.date(),
+        "kind": "langfuse_api", "url": langfuse.url, "since": YESTERDAY.date(),
         "timeout_seconds": 5, "window_hours": 24, "overlap_minutes": 0,
     }  # fmt: skip
     gone = {**desk, "kind": "litellm_table", "url": "postgresql://127.0.0.1:1/x"}

@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.message import Message
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+
+from obs_pipeline_tests.stand_in import Answer, Query, StandIn, serving
 
 Results = Callable[[str, date], list[dict[str, Any]]]
 """The results of a path on a day."""
 
 
-class Seller(ThreadingHTTPServer):
+class Seller(StandIn):
     """Answers each request from ``results``, ``days_a_page`` days at a time.
 
     ``faults``: what is answered instead, one a request, until there is none left; None stands for a good answer.
     ``silent``: days it gives no bucket of. ``answers_after``: seconds it takes for each answer.
     """
 
-    daemon_threads = True
-
     def __init__(self, results: Results) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__()
         self.results = results
         self.days_a_page = 2
-        self.faults: list[tuple[int, bytes] | None] = []
+        self.faults: list[Answer | None] = []
         self.silent: set[date] = set()
         self.repeats_pages = False
         self.answers_after = 0.0
-        self.asked: list[tuple[str, dict[str, list[str]]]] = []
+        self.asked: list[tuple[str, Query]] = []
         self.keys: list[str | None] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+    def answer(self, path: str, query: Query, headers: Message) -> Answer:
+        self.asked.append((path, query))
+        self.keys.append(headers["Authorization"] or headers["x-api-key"])
+        fault = self.faults.pop(0) if self.faults else None
+        time.sleep(self.answers_after)
+        return fault or (200, json.dumps(self.page(path, query)).encode())
 
-    def page(self, path: str, query: dict[str, list[str]]) -> dict[str, Any]:
+    def page(self, path: str, query: Query) -> dict[str, Any]:
         unix = "start_time" in query
         first, until = _days(query)
         offset = 0 if self.repeats_pages and "page" in query else int(query.get("page", ["0"])[0].removeprefix("page_"))
@@ -52,7 +53,7 @@ class Seller(ThreadingHTTPServer):
         return {"object": "page", "data": data, "has_more": more, "next_page": f"page_{after}" if more else None}
 
 
-def _days(query: dict[str, list[str]]) -> tuple[date, date]:
+def _days(query: Query) -> tuple[date, date]:
     if "start_time" in query:
         first, until = (datetime.fromtimestamp(int(query[name][0]), UTC) for name in ("start_time", "end_time"))
     else:
@@ -70,36 +71,9 @@ def _bucket(day: date, results: list[dict[str, Any]], unix: bool) -> dict[str, A
     return {"object": "bucket", **times, "results": results}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Seller
-
-    def do_GET(self) -> None:
-        seller = self.server
-        asked = urlsplit(self.path)
-        query = parse_qs(asked.query)
-        seller.asked.append((asked.path, query))
-        seller.keys.append(self.headers["Authorization"] or self.headers["x-api-key"])
-        fault = seller.faults.pop(0) if seller.faults else None
-        time.sleep(seller.answers_after)
-        status, body = fault or (200, json.dumps(seller.page(asked.path, query)).encode())
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        with suppress(BrokenPipeError, ConnectionResetError):
-            self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@contextmanager
-def seller(results: Results) -> Iterator[Seller]:
-    with Seller(results) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def seller(results: Results) -> AbstractContextManager[Seller]:
+    """A seller that answers while the context lasts."""
+    return serving(Seller(results))
 
 
 def openai_results(path: str, day: date) -> list[dict[str, Any]]:

@@ -10,18 +10,16 @@ import json
 import os
 import signal
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from email.message import Message
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import sqlalchemy as sa
@@ -41,7 +39,8 @@ from obs_pipeline.usage.pulling.pages import PullFailed
 from obs_pipeline.usage.tables import BILLED_BUCKETS
 from obs_pipeline_tests.command_line import CommandLine
 from obs_pipeline_tests.postgres import Server, postgres_server, postgres_url  # noqa: F401
-from obs_pipeline_tests.usage.billing.seller import Seller, anthropic_results, openai_results, seller
+from obs_pipeline_tests.stand_in import Answer, Query, StandIn, serving
+from obs_pipeline_tests.usage.billing.seller import anthropic_results, openai_results, seller
 from obs_pipeline_tests.usage.pulling.faulty_line import FaultyLine, faulty_line
 from obs_pipeline_tests.usage.pulling.test_litellm_table import add, execute, with_a_table
 
@@ -54,24 +53,19 @@ KINDS = ("litellm_table", "langfuse_api", "openai_costs", "anthropic_costs")
 BILLS = ("openai_costs", "anthropic_costs")
 
 
-class Langfuse(ThreadingHTTPServer):
+class Langfuse(StandIn):
     """Sixty observations of yesterday, twenty a page. ``wrong`` is what is answered instead of the second page."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Observations)
-        self.wrong: tuple[int, bytes] | None = None
+        super().__init__()
+        self.wrong: Answer | None = None
         self.repeats_pages = False
 
-
-class _Observations(BaseHTTPRequestHandler):
-    server: Langfuse
-
-    def do_GET(self) -> None:
-        asked = parse_qs(urlsplit(self.path).query)
-        first = 0 if self.server.repeats_pages and "cursor" in asked else int(asked.get("cursor", ["0"])[0])
-        begins, ends = (datetime.fromisoformat(asked[name][0]) for name in ("fromStartTime", "toStartTime"))
+    def answer(self, path: str, query: Query, headers: Message) -> Answer:
+        if self.wrong and "cursor" in query:
+            return self.wrong
+        first = 0 if self.repeats_pages and "cursor" in query else int(query.get("cursor", ["0"])[0])
+        begins, ends = (datetime.fromisoformat(query[name][0]) for name in ("fromStartTime", "toStartTime"))
         found = [
             {
                 "id": f"o{n}",
@@ -84,16 +78,7 @@ class _Observations(BaseHTTPRequestHandler):
             if begins <= (at := datetime(SINCE.year, SINCE.month, SINCE.day, 12, 0, n, tzinfo=UTC)) < ends
         ]
         cursor = str(first + 20) if first + 20 < len(found) else None
-        status, body = 200, json.dumps({"data": found[first : first + 20], "meta": {"cursor": cursor}}).encode()
-        if self.server.wrong and "cursor" in asked:
-            status, body = self.server.wrong
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        return 200, json.dumps({"data": found[first : first + 20], "meta": {"cursor": cursor}}).encode()
 
 
 @dataclass
@@ -189,12 +174,12 @@ def a_table(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterator
 
 @contextmanager
 def an_api(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[Watched]:
-    with Langfuse() as server, serving(server), faulty_line(to(server)) as line:
+    with serving(Langfuse()) as server, faulty_line(to(server)) as line:
         configure(
             folder, "sources.yaml", "sources", {"kind": kind, "url": f"http://127.0.0.1:{line.port}", "user": "pk"}
         )
 
-        def answer(wrong: tuple[int, bytes] | None, repeats: bool = False) -> None:
+        def answer(wrong: Answer | None, repeats: bool = False) -> None:
             server.wrong, server.repeats_pages = wrong, repeats
 
         wrongly: dict[str, Callable[[], None]] = {
@@ -214,7 +199,7 @@ def a_seller(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterato
         server.days_a_page = 1
         configure(folder, "bills.yaml", "bills", {"kind": kind, "url": f"http://127.0.0.1:{line.port}"})
 
-        def answer(*wrong: tuple[int, bytes] | None, repeats: bool = False) -> None:
+        def answer(*wrong: Answer | None, repeats: bool = False) -> None:
             server.faults, server.repeats_pages = list(wrong), repeats
 
         wrongly: dict[str, Callable[[], None]] = {
@@ -225,17 +210,8 @@ def a_seller(kind: str, folder: Path, request: pytest.FixtureRequest) -> Iterato
         yield Watched(kind, folder / "home", line, 900, wrongly, answer)
 
 
-def to(server: ThreadingHTTPServer | Seller) -> Callable[[], socket.socket]:
+def to(server: StandIn) -> Callable[[], socket.socket]:
     return lambda: socket.create_connection(("127.0.0.1", server.server_port))
-
-
-@contextmanager
-def serving(server: ThreadingHTTPServer) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield
-    server.shutdown()
-    thread.join()
 
 
 @pytest.fixture

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.message import Message
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -22,47 +19,33 @@ from obs_pipeline.usage.pulling.langfuse_api import observations
 from obs_pipeline.usage.pulling.pages import Page, PullFailed
 from obs_pipeline.usage.pulling.pull import pull
 from obs_pipeline.usage.pulling.status import statuses
+from obs_pipeline_tests.stand_in import Answer, Query, StandIn, serving
 
 START = datetime(2026, 5, 1)
 
 
-class Langfuse(ThreadingHTTPServer):
-    """Answers each request with the next of ``replies``: a status and a body."""
+class Langfuse(StandIn):
+    """Answers each request with the next of ``replies``."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.replies: list[tuple[int, bytes]] = []
-        self.asked: list[dict[str, list[str]]] = []
+        super().__init__()
+        self.replies: list[Answer] = []
+        self.asked: list[Query] = []
         self.authorised: list[str | None] = []
 
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Langfuse
-
-    def do_GET(self) -> None:
-        self.server.asked.append(parse_qs(urlsplit(self.path).query))
-        self.server.authorised.append(self.headers["Authorization"])
-        status, body = self.server.replies.pop(0)
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    def answer(self, path: str, query: Query, headers: Message) -> Answer:
+        self.asked.append(query)
+        self.authorised.append(headers["Authorization"])
+        return self.replies.pop(0)
 
 
 @pytest.fixture
 def langfuse() -> Iterator[Langfuse]:
-    with Langfuse() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with serving(Langfuse()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
-def page(*ids: str, cursor: str | None = None) -> tuple[int, bytes]:
+def page(*ids: str, cursor: str | None = None) -> Answer:
     return 200, json.dumps({"data": [{"id": one} for one in ids], "meta": {"cursor": cursor}}).encode()
 
 
@@ -71,7 +54,7 @@ def fetched(langfuse: Langfuse, tmp_path: Path) -> list[str]:
     secret.write_text("sk")
     source = PulledSource(
         kind="langfuse_api",
-        url=f"http://127.0.0.1:{langfuse.server_port}",
+        url=langfuse.url,
         user="pk",
         password_file=secret,
         since=date(2026, 5, 1),
@@ -90,7 +73,7 @@ def test_pages_are_followed_along_the_cursor(langfuse: Langfuse, tmp_path: Path)
 
 
 @pytest.mark.parametrize("bad", [(500, b""), (429, b"{}"), (503, b"x"), (200, b'{"data": [{"id"')])
-def test_an_answer_worth_repeating_is_asked_for_again(langfuse: Langfuse, tmp_path: Path, bad: tuple[int, bytes]):
+def test_an_answer_worth_repeating_is_asked_for_again(langfuse: Langfuse, tmp_path: Path, bad: Answer):
     langfuse.replies = [page("a", cursor="next"), bad, page("b")]
     assert fetched(langfuse, tmp_path) == ["a", "b"]
 
@@ -108,7 +91,7 @@ def test_an_answer_worth_repeating_is_asked_for_again(langfuse: Langfuse, tmp_pa
     ids=["errors", "refusal", "half a page", "other schema", "a list", "a page again"],
 )
 def test_what_does_not_mend_is_a_failure_and_never_the_end_of_the_data(
-    langfuse: Langfuse, tmp_path: Path, replies: list[tuple[int, bytes]], complaint: str
+    langfuse: Langfuse, tmp_path: Path, replies: list[Answer], complaint: str
 ):
     langfuse.replies = list(replies)
     with pytest.raises(PullFailed, match=complaint):
@@ -140,9 +123,9 @@ def test_a_server_that_hangs_is_given_up():
     ids=["500", "half a page", "another schema", "the same page again"],
 )
 def test_after_any_fault_the_next_pull_brings_everything_once_and_the_state_was_clear(
-    langfuse: Langfuse, tmp_path: Path, bad: list[tuple[int, bytes]]
+    langfuse: Langfuse, tmp_path: Path, bad: list[Answer]
 ):
-    source = PulledSource(kind="langfuse_api", url=f"http://127.0.0.1:{langfuse.server_port}", since=date(2026, 5, 1))
+    source = PulledSource(kind="langfuse_api", url=langfuse.url, since=date(2026, 5, 1))
     now = START + timedelta(hours=5)
 
     def fetch(start: datetime, end: datetime) -> Iterator[Page]:
