@@ -55,7 +55,7 @@ Ints = npt.NDArray[np.int64]
 Progress = Callable[[int], None]
 
 SURPRISE_OF_HALF_DAYS: Final = (
-    (0.0, 1.035, 1.745, 2.074, 2.5, 3.364, 3.915, LARGEST_SURPRISE),
+    (0.0, 1.051, 1.768, 2.091, 2.529, 3.366, 3.91, LARGEST_SURPRISE),
     (0.0, 0.301, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0),
 )
 """``T``, and −log10 of the share of half days whose largest ``T`` is at least that: 22 kinds of made series without

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from obs_pipeline.detection.views import NO_SLOT
+from obs_pipeline.detection.views import NO_SLOT, PACE
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -100,7 +100,7 @@ class Calendar:
     @property
     def half_day(self) -> Ints:
         """The window of onsets and of sums, in points."""
-        return np.maximum(_SHORTEST_HALF_DAY, self.per_day // 2)
+        return np.maximum(_SHORTEST_HALF_DAY, np.minimum(self.per_day, int(PACE)) // 2)
 
 
 def known_before(values: Floats, starts: Ints) -> Floats:

@@ -20,7 +20,8 @@ The views
 ``motion``   how much the series moves now against how much it usually does: flat lines, stuck or wild sensors
 
 A series without a clock, or whose strongest cycle is clearly not its day, is read by the cycle that its own first
-512 (and again 2,048) values show, from there on. A level that has been off for two days is the new normal.
+512 (and again 2,048) values show, from there on. A level that has been off for two days is the new normal. Memories are
+told in days; a day counts for no more than :data:`PACE` points, and ``half`` and ``day`` for no more than the cycle.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ VIEWS: Final = ("level", "week", "local", "lag", "half", "day", "step", "motion"
 LARGEST_RESIDUAL: Final = 1e4
 NO_SLOT: Final = -1
 """The slot of a point whose place in the day or week is not known."""
+
+PACE: Final = 288.0
+"""The points after which even what is measured every second has had its day, as far as memories go."""
 
 CYCLE_AT: Final = (512, 2048)
 LONGEST_CYCLE: Final = 683  # a third of the later checkpoint
@@ -163,7 +167,7 @@ def view_residuals(
             continue
         for state in (day_mean, day_visits, week_mean, week_visits, fine_visits, spreads, errors):
             _clear(state)
-        points = slow = fast = wide = half = full = patience = visit = 0.0
+        points = pace = slow = fast = wide = half = full = patience = visit = 0.0
         level = local = half_mean = day_mean_now = drift = motion = usual_motion = 0.0
         previous = before = recent = size = off = 0.0
         n = lags = cycle = 0
@@ -173,10 +177,12 @@ def view_residuals(
             clocked = day_slots[i] != NO_SLOT
             if per_day[i] != points:
                 points = float(per_day[i])
-                slow, fast = _rate(3.0 * points, 30.0, 3000.0), _rate(points / 24.0, 2.0, 60.0)
-                wide = _rate(14.0 * points, 200.0, 20000.0)
-                half, full = _rate(points / 4.0, 3.0, 360.0), _rate(points / 2.0, 6.0, 720.0)
-                patience = min(max(2.0 * points, 24.0), 3000.0)
+                pace = min(points, PACE)
+                slow, fast = _rate(3.0 * pace, 30.0, 3000.0), _rate(pace / 24.0, 2.0, 60.0)
+                wide = _rate(14.0 * pace, 200.0, 20000.0)
+                span = min(pace, float(cycle)) if cycle > 0 else pace
+                half, full = _rate(span / 4.0, 3.0, 360.0), _rate(span / 2.0, 6.0, 720.0)
+                patience = min(max(2.0 * pace, 24.0), 3000.0)
                 if cycle == 0:
                     # Another step has other slots.
                     visit = min(1.0, 24.0 / points)
@@ -186,6 +192,8 @@ def view_residuals(
                 found = cycle_of(values[first:i], per_day[i] if clocked else 0)
                 if found > 0 and found != cycle:
                     cycle = found
+                    span = min(pace, float(cycle))
+                    half, full = _rate(span / 4.0, 3.0, 360.0), _rate(span / 2.0, 6.0, 720.0)
                     visit = min(1.0, _CYCLE_SLOTS / cycle)
                     for state in (day_mean, day_visits, week_visits, fine_visits):
                         _clear(state)
