@@ -45,9 +45,13 @@ LEAST_BLOCKS: Final = 300
 SMALL_FLEET: Final = 30
 """Fleets of fewer agents use the shipped tables."""
 ECHO_SHARE: Final = 0.5
-COMPANION_WEIGHT: Final = 0.5
-COMPANION_MOST: Final = 2.0
+COMPANION_WEIGHT: Final = 0.7
+COMPANION_MOST: Final = 1.5
 """How much of the second metric's surprise the joint test counts, and up to where: past that it says nothing new."""
+LASTING_HOURS: Final = 4
+LASTING_WEIGHT: Final = 0.3
+LASTING_MOST: Final = 3.0
+"""Over how many hours before the joint test looks back, how much of their mean it counts, and up to where each."""
 TRUSTED_RARITY: Final = 1.7
 """Rarer values of unlabelled weeks are more often incidents than not."""
 SERIES_WEEKS_AN_INCIDENT: Final = 46.0
@@ -55,6 +59,7 @@ FOUND_SHARE: Final = 0.9
 CONFIDENT_HOURS: Final = 72.0
 
 SHIPPED_FILE: Final = Path(__file__).with_name("usage_calibration.npz")
+BORROWED: Final = "borrowed:"
 _JOINT: Final = "joint:"
 _KNOTS: Final = 28
 _TAIL_BLOCKS: Final = 12
@@ -164,7 +169,8 @@ def joint_surprise(surprises: Floats, tails: JointTails) -> Joint:
     ``surprises`` is (metric, series, hours), each metric's :func:`surprise` before :func:`onsets`, NaN where unknown, for
     the same agents in the same order. The result means the same as for one metric: S = −log10 P(the largest joint value
     of a normal 12-hour block of the agent reaches this); a false alarm is now one of the agent, not of a series.
-    Onsets and the raised marks of young series come after it. The direction is that of the leading metric.
+    Onsets and the raised marks of young series come after it. The direction is that of the leading metric. What lasts is rarer
+    than what does not: an hour depends on the :data:`LASTING_HOURS` before it.
     """
     known = ~np.isnan(surprises).all(axis=0)
     statistic = _joint_statistic(surprises)
@@ -259,13 +265,15 @@ def shipped() -> Calibration:
     return load(SHIPPED_FILE)
 
 
-def shipped_joint(metrics: Iterable[str]) -> JointTails:
+def shipped_joint(metrics: Iterable[str], *, borrowed: bool = False) -> JointTails:
     """The joint table that comes with the program for these metrics, in any order.
 
+    ``borrowed`` is for metrics judged by the shipped tables, which fit no fleet quite: it is learned on fleets of both kinds.
     For a set without a table, that of the most metrics: more of them reach further by chance, so it errs to the quiet.
     """
-    tables = _shipped_joint()
-    return tables.get("+".join(sorted(metrics))) or tables[max(tables, key=lambda names: names.count("+"))]
+    tables = {names: tails for names, tails in _shipped_joint().items() if names.startswith(BORROWED) == borrowed}
+    wanted = (BORROWED if borrowed else "") + "+".join(sorted(metrics))
+    return tables.get(wanted) or tables[max(tables, key=lambda names: names.count("+"))]
 
 
 @lru_cache(maxsize=1)
@@ -283,12 +291,15 @@ def _parts(path: Path) -> dict[str, dict[str, Floats]]:
 
 
 def _joint_statistic(surprises: Floats) -> Floats:
-    """The largest surprise of an hour and a share of the second, (series, hours)."""
+    """The largest surprise of an hour, a share of the second, and one of what these were in the hours before, (series, hours)."""
     filled = np.nan_to_num(surprises, nan=0.0)
-    if len(filled) < 2:
-        return np.asarray(filled[0])
-    second, first = np.partition(filled, -2, axis=0)[-2:]
-    statistic: Floats = first + COMPANION_WEIGHT * np.minimum(second, COMPANION_MOST)
+    statistic: Floats = filled[0].copy()
+    if len(filled) > 1:
+        second, first = np.partition(filled, -2, axis=0)[-2:]
+        statistic = first + COMPANION_WEIGHT * np.minimum(second, COMPANION_MOST)
+    shown = LASTING_WEIGHT / LASTING_HOURS * np.minimum(statistic, LASTING_MOST)
+    for back in range(1, LASTING_HOURS + 1):
+        statistic[:, back:] += shown[:, :-back]
     return statistic
 
 
@@ -394,7 +405,13 @@ def _rarity_of(value: float, knots: Floats, rarity: Floats, power: float) -> flo
     if value >= knots[last]:
         past = math.log10(max(value / max(knots[last], 1e-6), 1.0)) * power
         return float(min(rarity[last] + past, LARGEST))
-    below = np.searchsorted(knots, value, side="right") - 1
+    below, above = 0, last
+    while above - below > 1:
+        middle = (below + above) // 2
+        if knots[middle] <= value:
+            below = middle
+        else:
+            above = middle
     slope = (rarity[below + 1] - rarity[below]) / (knots[below + 1] - knots[below])
     return float(min(rarity[below] + slope * (value - knots[below]), LARGEST))
 

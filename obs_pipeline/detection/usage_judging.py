@@ -227,24 +227,35 @@ def _scored(panel: Panel, metric: Metric, series: slice, tested: int) -> tuple[u
 
 
 class _Seen(NamedTuple):
-    """One metric of some series over the tested days and the half day before them, by which an onset is told."""
+    """One metric of some series over the tested days and the half day before them, by which an onset is told; and before
+    that, until they are judged together, the hours by which it is told whether something lasts."""
 
     scored: usage_model.Scored
     surprise: Floats
     more: Bools
     share: Floats
 
+    def since(self, hour: int) -> _Seen:
+        later = slice(hour, None)
+        return _Seen(_part(self.scored, later), self.surprise[:, later], self.more[:, later], self.share[:, later])
+
 
 def _judge_series(
     panel: Panel, judging: _Judging, tails: Sequence[calibration.Tails], tested: int, series: slice
 ) -> list[HourVerdict]:
     seen = [_seen(panel, metric, series, tested, some) for metric, some in zip(judging.metrics, tails, strict=True)]
-    joint = calibration.joint_surprise(
-        np.stack([one.surprise for one in seen]), calibration.shipped_joint(judging.metrics)
+    borrowed = any(some is calibration.shipped()[metric] for metric, some in zip(judging.metrics, tails, strict=True))
+    table = calibration.shipped_joint(judging.metrics, borrowed=borrowed)
+    joint = calibration.joint_surprise(np.stack([one.surprise for one in seen]), table)
+    lasting = calibration.LASTING_HOURS
+    seen, surprise, leading = (
+        [one.since(lasting) for one in seen],
+        joint.surprise[:, lasting:],
+        joint.leading[:, lasting:],
     )
     age = np.max([np.nan_to_num(one.scored.age) for one in seen], axis=0)
-    together = _settled(joint.surprise, age)
-    verdicts = [_verdict(judging, place, one, joint.leading == place, together) for place, one in enumerate(seen)]
+    together = _settled(surprise, age)
+    verdicts = [_verdict(judging, place, one, leading == place, together) for place, one in enumerate(seen)]
     return [HourVerdict(*(_by_day(array, tested) for array in one)) for one in verdicts]
 
 
@@ -256,7 +267,7 @@ def _by_day(values: Floats, tested: int) -> Floats:
 
 def _seen(panel: Panel, metric: Metric, series: slice, tested: int, tails: calibration.Tails) -> _Seen:
     whole, trials = _scored(panel, metric, series, tested)
-    latest = slice(-tested * 24 - calibration.BLOCK, None)
+    latest = slice(-tested * 24 - calibration.BLOCK - calibration.LASTING_HOURS, None)
     scored = _part(whole, latest)
     share: Floats = np.ones_like(scored.age)
     if metric == "errors" and trials is not None:

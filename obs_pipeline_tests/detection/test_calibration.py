@@ -146,6 +146,21 @@ def test_a_second_metric_never_makes_an_hour_less_surprising_and_one_alone_is_ju
     assert (calibration.joint_surprise(alone, tails).surprise >= one).all()
 
 
+def test_what_lasts_is_more_surprising_than_what_does_not_for_some_hours():
+    tails = calibration.shipped_joint(("cost", "tokens", "errors", "latency"))
+    course = np.zeros((1, 1, 12))
+    course[..., 2:4] = 2.0
+    joint = calibration.joint_surprise(course, tails).surprise[0]
+    assert joint[3] > joint[2] > joint[4] == joint[6] > joint[7] > joint[8] == joint[0]
+
+
+def test_the_joint_table_of_borrowed_tables_is_the_more_sceptical():
+    for metrics in (("cost", "tokens", "errors", "latency"), ("cost",)):
+        own, borrowed = (calibration.shipped_joint(metrics, borrowed=one) for one in (False, True))
+        assert (borrowed.knots >= own.knots - 0.02).all()
+        assert borrowed.knots[-1] > own.knots[-1]
+
+
 def test_too_few_agents_teach_no_joint_test():
     assert calibration.fit_joint(np.ones((2, 1, 48)), np.full((1, 48), 1000.0)) is None
 

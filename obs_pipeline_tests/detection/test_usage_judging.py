@@ -147,7 +147,7 @@ def said(verdict: Verdict, first: datetime, last: datetime) -> AnomalyLabel:
 
 @pytest.mark.parametrize(("verdict", "factor"), [("false_positive", 1.25), ("real", 0.9)])
 def test_a_verdict_on_hours_changes_what_the_model_asks_of_them_from_the_next_day_on(verdict: Verdict, factor: float):
-    rows = usage(17, a0d15h13={"cost": 130, "calls": 80})
+    rows = usage(17, a0d15h13={"cost": 160, "calls": 80})
     known = Known((), (said(verdict, at(14, 2), at(14, 3)),))
     (plain,), (taught,) = (
         [one for one in of_hours(detect(rows, 15, 15, known=some)) if one["metric"] == "cost"]
@@ -160,7 +160,7 @@ def test_a_verdict_on_hours_changes_what_the_model_asks_of_them_from_the_next_da
 
 
 def test_a_verdict_on_an_incident_of_two_days_counts_once_and_on_two_incidents_twice():
-    rows = usage(17, a0d15h13={"cost": 160, "calls": 80})
+    rows = usage(17, a0d15h13={"cost": 260, "calls": 80})
     begun, goes_on, other = (
         said("false_positive", at(12, 22), at(13)),
         said("false_positive", at(13), at(13, 4)),

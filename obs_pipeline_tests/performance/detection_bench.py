@@ -23,10 +23,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from obs_pipeline.cli.console import progress
 from obs_pipeline.detection import calibration, usage_model
-from obs_pipeline_tests.performance.fleets import FLEETS, LEARNING_WEEKS, METRICS, WEEK, Fleet, designed
+from obs_pipeline_tests.performance.fleets import FLEETS, LEARNING_WEEKS, METRICS, WEEK, Fleet
 
 Floats = npt.NDArray[np.float64]
 Scores = Mapping[str, Floats]
@@ -65,14 +67,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.write_default:
         calibration.save(*_default_tables(chosen.agents))
         return
-    results = {
-        fleet: {name: measure(make, chosen.seeds, chosen.agents, detect) for name, detect in _chosen(chosen.only)}
-        for fleet, make in FLEETS.items()
-    }
+    detectors = _chosen(chosen.only)
+    results: dict[str, dict[str, Any]] = {fleet: {} for fleet in FLEETS}
+    with progress() as bar:
+        task = bar.add_task("", total=len(FLEETS) * len(detectors) * chosen.seeds)
+        for fleet, make in FLEETS.items():
+            for name, detect in detectors:
+                bar.update(task, description=f"{fleet}: {name}")
+                results[fleet][name] = measure(make, chosen.seeds, chosen.agents, _told(detect, bar, task))
     for fleet, rows in results.items():
         console.print(_table(fleet, rows))
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({"seeds": chosen.seeds, "agents": chosen.agents, "fleets": results}, indent=1) + "\n")
+
+
+def _told(detect: Callable[[Fleet], Scores], bar: Progress, task: TaskID) -> Callable[[Fleet], Scores]:
+    """The same detector, which moves the bar by each fleet it has judged."""
+
+    def judged(fleet: Fleet) -> Scores:
+        scores = detect(fleet)
+        bar.advance(task)
+        return scores
+
+    return judged
 
 
 def zscore(days: int) -> Callable[[Fleet], Scores]:
@@ -179,24 +196,44 @@ def _part(scored: usage_model.Scored, hours: slice) -> usage_model.Scored:
 
 
 def _default_tables(agents: int) -> tuple[calibration.Calibration, Path, Mapping[str, calibration.JointTails]]:
-    """Tables of four fleets of seeds that no measurement uses, their incidents left out, and where they belong."""
-    fleets = [_with_tokens(designed(DEFAULT_SEED + index, agents)) for index in range(4)]
-    tables, surprises = {}, {}
-    for metric in KINDS:
-        parts = [_without_incidents(usage_residuals(fleet, metric), fleet) for fleet in fleets]
-        axes = (0, 0, 1, 0, 0, 0)
-        joined = (np.concatenate(arrays, axis) for arrays, axis in zip(zip(*parts, strict=True), axes, strict=True))
-        scored = usage_model.Scored(*joined)
-        tails = calibration.fit(scored)
-        assert tails is not None
-        tables[metric], surprises[metric] = tails, calibration.surprise(tails, scored)[0]
-    age = np.concatenate([usage_residuals(fleet, "calls").age for fleet in fleets])
+    """Tables of fleets of seeds that no measurement uses, their incidents left out, and where they belong.
+
+    Four designed fleets teach the tables of single metrics and how their surprises go together. Where these are borrowed, as in a
+    small fleet, they fit less well: how they go together then is learned from as many of the other kind too.
+    """
+    ours, others = (
+        [_with_tokens(make(DEFAULT_SEED + index, agents)) for index in range(4)] for make in FLEETS.values()
+    )
+    scored = {metric: _together(ours, metric) for metric in KINDS}
+    tables = {metric: tails for metric in KINDS if (tails := calibration.fit(scored[metric])) is not None}
+    theirs = {metric: _together(others, metric) for metric in KINDS}
     joint = {}
     for metrics in (METRICS, BATCH_METRICS):
-        of_all = calibration.fit_joint(np.stack([surprises[metric] for metric in metrics]), age)
-        assert of_all is not None
-        joint["+".join(sorted(metrics))] = of_all
+        names = "+".join(sorted(metrics))
+        joint[names] = _joint_tails(tables, scored, metrics)
+        both = {metric: _concatenated([scored[metric], theirs[metric]]) for metric in metrics}
+        joint[calibration.BORROWED + names] = _joint_tails(tables, both, metrics)
     return tables, calibration.SHIPPED_FILE, joint
+
+
+def _together(fleets: Sequence[Fleet], metric: str) -> usage_model.Scored:
+    return _concatenated([_without_incidents(usage_residuals(fleet, metric), fleet) for fleet in fleets])
+
+
+def _concatenated(parts: Sequence[usage_model.Scored]) -> usage_model.Scored:
+    axes = (0, 0, 1, 0, 0, 0)
+    joined = (np.concatenate(arrays, axis) for arrays, axis in zip(zip(*parts, strict=True), axes, strict=True))
+    return usage_model.Scored(*joined)
+
+
+def _joint_tails(
+    tables: calibration.Calibration, scored: Mapping[str, usage_model.Scored], metrics: Sequence[str]
+) -> calibration.JointTails:
+    surprises = np.stack([calibration.surprise(tables[metric], scored[metric])[0] for metric in metrics])
+    age = np.max([np.nan_to_num(scored[metric].age) for metric in metrics], axis=0)
+    tails = calibration.fit_joint(surprises, age)
+    assert tails is not None
+    return tails
 
 
 def _with_tokens(fleet: Fleet) -> Fleet:
