@@ -35,6 +35,7 @@ def detect(
     **severity** (none, info, warning, critical) and **method**.
     """
     from obs_pipeline.detection.panel_config import PanelConfig, load_panel_config
+    from obs_pipeline.detection.panel_score import LARGEST_VALUE
     from obs_pipeline.detection.series_file import answers, read_series, score_file, write_answers
 
     _check(file, output)
@@ -48,6 +49,7 @@ def detect(
     table = answers(series, scores)
     write_answers(table, output)
     summary = _summary(table, len(series.names), output, time.perf_counter() - started)
+    summary["beyond_limit"] = int((abs(series.values) > LARGEST_VALUE).sum())
     if as_json:
         print_json(summary)
     else:
@@ -90,6 +92,8 @@ def _show(summary: dict[str, object]) -> None:
     out.print(
         f"{summary['rows']:,} rows of {summary['series']:,} series in {summary['seconds']} s: {found}.", highlight=False
     )
+    if summary["beyond_limit"]:
+        out.print(f"{summary['beyond_limit']:,} values beyond 1e100 were taken for 1e100.", highlight=False)
     if worst:
         shown = Table("score", "", "series", "timestamp", "value", "usual", "method")
         for row in worst:

@@ -68,7 +68,8 @@ _MOTION: Final = VIEWS.index("motion")
 _MOTION_SHARE: Final = 0.2  # of its surprise, on top of that of the usage model
 _SEVERAL: Final = 6
 _PORTION: Final = 250_000
-_LARGEST_VALUE: Final = 1e100
+LARGEST_VALUE: Final = 1e100
+"""What is larger counts as this, on either side of zero: its square would be infinite."""
 
 
 class PanelScores(NamedTuple):
@@ -174,7 +175,7 @@ def _judge(series: Ragged, config: PanelConfig, progress: Progress | None) -> _O
     known = np.isfinite(series.values)
     if series.exposure is not None:
         known &= np.isfinite(series.exposure) & (series.exposure > 0)
-    values = np.where(known, np.clip(series.values, -_LARGEST_VALUE, _LARGEST_VALUE), np.nan)
+    values = np.where(known, np.clip(series.values, -LARGEST_VALUE, LARGEST_VALUE), np.nan)
     series = replace(series, values=values)
     portions = series.portions(_PORTION)
     with ThreadPoolExecutor(config.workers) as pool:

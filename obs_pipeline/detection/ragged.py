@@ -100,7 +100,8 @@ class Calendar:
     @property
     def half_day(self) -> Ints:
         """The window of onsets and of sums, in points."""
-        return np.maximum(_SHORTEST_HALF_DAY, np.minimum(self.per_day, int(PACE)) // 2)
+        points: Ints = np.maximum(_SHORTEST_HALF_DAY, np.minimum(self.per_day, int(PACE)) // 2)
+        return points
 
 
 def known_before(values: Floats, starts: Ints) -> Floats:

@@ -11,6 +11,8 @@ the month; otherwise 3/4/2026 is the fourth of March; without a zone, UTC), seco
 nanoseconds since 1970, or any rising number below 10⁸, which is taken for a position without a clock. Within a file all
 rows use one kind.
 
+Values: numbers, or true and false for 1 and 0; what is larger than 10¹⁰⁰ counts as 10¹⁰⁰, on either side of zero.
+
 Answers for odd rows: an empty, NaN or infinite value is unknown, as is one with no exposure in a series that had one
 before; a series without any exposure is none of counts, whatever else is in the file. What is unknown is scored 0 with the
 method ``missing`` and still has its baseline. Rows of the same series and time are scored one after the other, in the
@@ -45,6 +47,7 @@ ANSWERS: Final = ("baseline", "lower", "upper", "score", "confidence", "severity
 """The columns that are added, after those of the file; columns of these names are replaced."""
 
 _UNKNOWN: Final = ["", "nan", "null", "none", "na", "n/a", "-"]
+_TRUTHS: Final = {"true": "1", "false": "0"}
 _POSITIONS_BELOW: Final = 1e8
 _UNITS: Final = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (np.inf, 1e9))
 _DAY_FIRST: Final = r"^(\d{1,2}\.\d{1,2}\.|(1[3-9]|2\d|3[01])[/-]\d{1,2}[/-])"
@@ -264,6 +267,8 @@ class _Reader:
         if numbers is None:
             import pandas as pd
 
+            for word, number in _TRUTHS.items():
+                known = pc.if_else(pc.equal(pc.utf8_lower(known), word), number, known)
             parsed = pd.to_numeric(known.to_pandas(), errors="coerce").to_numpy(dtype=np.float64)
             wrong = np.isnan(parsed) & known.is_valid().to_numpy()
             self.refuse(np.flatnonzero(wrong), column, name, "be a number such as 1234.5, or empty when it is unknown")

@@ -73,6 +73,14 @@ def test_settings_come_from_a_file(obs: CommandLine, measurements: Path, tmp_pat
     assert json.loads(done.stdout)["severities"] == {"critical": 0, "warning": 0, "info": 0, "none": 600}
 
 
+def test_values_too_large_to_reckon_with_are_counted(obs: CommandLine, tmp_path: Path):
+    file = tmp_path / "large.csv"
+    file.write_text("timestamp,value\n" + "".join(f"{i},{i % 3}\n" for i in range(50)) + "50,1e120\n51,-1e300\n")
+    done = obs("detect", file, "-o", tmp_path / "scored.csv")
+    assert "2 values beyond 1e100 were taken for 1e100" in done.stdout
+    assert json.loads(obs("detect", file, "-o", tmp_path / "scored.csv", "--json").stdout)["beyond_limit"] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

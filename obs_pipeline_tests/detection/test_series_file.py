@@ -105,6 +105,13 @@ def test_an_unknown_value_is_answered_as_missing(path: Path, text: str):
     assert answered[3]["method"] != "missing"
 
 
+def test_true_and_false_are_one_and_nothing(path: Path):
+    words = ["True", "false"] * 40
+    told = rows_of(path, "timestamp,value\n" + "".join(f"{i},{word}\n" for i, word in enumerate(words)))
+    digits = rows_of(path, "timestamp,value\n" + "".join(f"{i},{1 - i % 2}\n" for i in range(80)))
+    assert [row["score"] for row in told] == [row["score"] for row in digits]
+
+
 def test_a_count_has_its_trials(path: Path):
     rng = np.random.default_rng(1)
     counts = rng.binomial(100, 0.02, 400)
