@@ -1,0 +1,1 @@
+"""Cost, anomalies and budgets of fleets of AI agents, as a Dagster project. ``ARCHITECTURE.md`` is the map."""

@@ -1,0 +1,1 @@
+"""The steps by which the ledger got its tables, run by Alembic."""

@@ -1,0 +1,1 @@
+"""Usage that is sent here over HTTP, and kept until it lands."""

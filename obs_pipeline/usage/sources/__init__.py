@@ -1,0 +1,1 @@
+"""Files of any shape, read as canonical events through column mappings."""
