@@ -293,7 +293,7 @@ def _ids(workspace: Workspace) -> Iterator[Examination]:
 
 
 def _targets(workspace: Workspace) -> Iterator[Examination]:
-    from obs_pipeline.cli.policy_targets import late_targets
+    from obs_pipeline.cli.policies.targets import late_targets
 
     if workspace.settings.litellm_url is None:
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from obs_pipeline.cli.console import money, out, print_json, text
-from obs_pipeline.cli.policy_reading import (
+from obs_pipeline.cli.policies.reading import (
     MOST_SHOWN,
     AsJson,
     At,
@@ -38,7 +38,7 @@ def status(
 
     Holds the applied policies, or the files while none were applied. Tells of targets that do not hold them yet.
     """
-    from obs_pipeline.cli.policy_targets import late_targets
+    from obs_pipeline.cli.policies.targets import late_targets
     from obs_pipeline.cli.workspace import open_workspace
     from obs_pipeline.dashboard.queries import budgets
     from obs_pipeline.policy.in_force import PoliciesOverTime

@@ -15,8 +15,8 @@ import typer
 from rich.table import Table
 
 from obs_pipeline.cli.console import errors, out, print_json, text
-from obs_pipeline.cli.policy_ledger import MOST_SHOWN, NEEDS_ATTENTION, AsJson, more, said, show_edits
-from obs_pipeline.cli.policy_targets import followers
+from obs_pipeline.cli.policies.ledger import MOST_SHOWN, NEEDS_ATTENTION, AsJson, more, said, show_edits
+from obs_pipeline.cli.policies.targets import followers
 from obs_pipeline.cli.workspace import Workspace, open_workspace
 from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from obs_pipeline.cli.console import out, print_json, text
-from obs_pipeline.cli.policy_reading import AsJson, At, Folder, loaded, refs, shown, table, used_places
+from obs_pipeline.cli.policies.reading import AsJson, At, Folder, loaded, refs, shown, table, used_places
 from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
 

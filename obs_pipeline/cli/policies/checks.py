@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 from obs_pipeline.cli.console import out, print_json, text
-from obs_pipeline.cli.policy_reading import TO_MEND, AsJson, At, Folder, ToFile, loaded, plain, say, used_places, write
+from obs_pipeline.cli.policies.reading import (
+    TO_MEND,
+    AsJson,
+    At,
+    Folder,
+    ToFile,
+    loaded,
+    plain,
+    say,
+    used_places,
+    write,
+)
 from obs_pipeline.clock import utc_now
 from obs_pipeline.settings import get_settings
 

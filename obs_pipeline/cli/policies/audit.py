@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from obs_pipeline.cli.console import out, print_json, text
-from obs_pipeline.cli.policy_ledger import NEEDS_ATTENTION, AsJson, Limit, moment, open_store, said
+from obs_pipeline.cli.policies.ledger import NEEDS_ATTENTION, AsJson, Limit, moment, open_store, said
 
 if TYPE_CHECKING:
     from obs_pipeline.storage.policy_store import AuditEntry

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from obs_pipeline.cli.console import out, print_json, text
-from obs_pipeline.cli.policy_ledger import MOST_SHOWN, AsJson, Limit, moment, more, open_store, show_edits
+from obs_pipeline.cli.policies.ledger import MOST_SHOWN, AsJson, Limit, moment, more, open_store, show_edits
 from obs_pipeline.errors import ObsError
 
 if TYPE_CHECKING:

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 
 from obs_pipeline.cli.console import money, out, print_json, text
-from obs_pipeline.cli.policy_reading import MOST_SHOWN, AsJson, At, loaded, plain, refs, say, shown, table, used_places
+from obs_pipeline.cli.policies.reading import (
+    MOST_SHOWN,
+    AsJson,
+    At,
+    loaded,
+    plain,
+    refs,
+    say,
+    shown,
+    table,
+    used_places,
+)
 from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
 
@@ -31,7 +42,7 @@ def diff(base: Base, head: Head = None, at: At = None, as_json: AsJson = False) 
 
     Compares BASE with the files: **obs-pipeline policies diff main**, or **diff applied**.
     """
-    from obs_pipeline.cli.policy_versions import policies_of
+    from obs_pipeline.cli.policies.versions import policies_of
     from obs_pipeline.cli.workspace import open_workspace
     from obs_pipeline.policy.diff import diff as compare
 
@@ -75,7 +86,7 @@ def replay(
 
     Usage is known by the hour: the hour in which a limit is passed is let through, the later ones are stopped.
     """
-    from obs_pipeline.cli.policy_versions import policies_of
+    from obs_pipeline.cli.policies.versions import policies_of
     from obs_pipeline.cli.workspace import open_workspace
     from obs_pipeline.dashboard.queries import known_days
     from obs_pipeline.policy.replay import replay as play
