@@ -19,9 +19,9 @@ from typing import Final, Literal, get_args
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.access_store import AccessStore, TokenRow
 
-Reader = Literal["viewer", "analyst", "editor", "admin"]
-Role = Literal["collector"] | Reader
-ROLES: Final[tuple[Reader, ...]] = get_args(Reader)
+ReadingRole = Literal["viewer", "analyst", "editor", "admin"]
+Role = Literal["collector"] | ReadingRole
+ROLES: Final[tuple[ReadingRole, ...]] = get_args(ReadingRole)
 """From the least to the most; each may do all that the ones before it may."""
 
 COLLECTOR: Final = "collector"
@@ -60,10 +60,10 @@ class Principal:
     projects: tuple[str, ...] = ()
     token: str = field(default="", compare=False)
 
-    def may(self, role: Reader) -> bool:
+    def may(self, role: ReadingRole) -> bool:
         return self.role != COLLECTOR and ROLES.index(self.role) >= ROLES.index(role)
 
-    def require(self, role: Reader) -> None:
+    def require(self, role: ReadingRole) -> None:
         """
         Raises:
             AccessDenied: this role is below ``role``.

@@ -20,9 +20,9 @@ from obs_pipeline.alerting.feedback import Said, give_feedback
 from obs_pipeline.alerting.models import Incident
 from obs_pipeline.alerting.silences import hidden_by, new_silence
 from obs_pipeline.dashboard import questions as q
-from obs_pipeline.dashboard.access import AccessDenied, Principal, Reader
+from obs_pipeline.dashboard.access import AccessDenied, Principal, ReadingRole
 from obs_pipeline.dashboard.answers.incidents import incident_shown, incident_to_see
-from obs_pipeline.dashboard.snapshot import Reader as LakeReader
+from obs_pipeline.dashboard.snapshot import Reader
 from obs_pipeline.detection.incidents import ended
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.access_log import AccessLog, AccessLogRow
@@ -100,7 +100,7 @@ class Acting:
     """What a deed is done with: the caller, its rows of the lake, the stores, and now (UTC without a zone)."""
 
     principal: Principal
-    reader: LakeReader
+    reader: Reader
     alerts: AlertStore
     labels: AnomalyLabels
     log: AccessLog
@@ -123,7 +123,7 @@ class Action:
     name: str
     title: str
     description: str
-    role: Reader
+    role: ReadingRole
     asked: type[q.Asked]
     answer: type[q.Shown]
     function: Callable[[Acting, Any], q.Shown]

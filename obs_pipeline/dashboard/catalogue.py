@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from obs_pipeline.dashboard import questions as q
-from obs_pipeline.dashboard.access import Reader
+from obs_pipeline.dashboard.access import ReadingRole
 from obs_pipeline.dashboard.actions import Action
 from obs_pipeline.dashboard.answers import anomalies, export, incidents, limits, spending, trends
 from obs_pipeline.dashboard.answers.asking import Asking
@@ -31,7 +31,7 @@ class Question:
     name: str
     title: str
     description: str
-    role: Reader
+    role: ReadingRole
     asked: type[q.Asked]
     answer: type[q.Answer]
     function: Callable[[Asking, Any], q.Answer]

@@ -29,8 +29,7 @@ from obs_pipeline.dashboard.answer_cache import AnswerCache
 from obs_pipeline.dashboard.answers.asking import Asking, Explain
 from obs_pipeline.dashboard.catalogue import QUESTIONS, Question, checked_inputs
 from obs_pipeline.dashboard.export_file import export_file
-from obs_pipeline.dashboard.snapshot import NotReady, Pinned, Snapshot
-from obs_pipeline.dashboard.snapshot import Reader as LakeReader
+from obs_pipeline.dashboard.snapshot import NotReady, Pinned, Reader, Snapshot
 from obs_pipeline.storage.access_log import AccessLog
 from obs_pipeline.storage.alert_store import AlertStore
 from obs_pipeline.storage.anomaly_labels import AnomalyLabels
@@ -215,7 +214,7 @@ class Service:
             return Mark(reader.pinned, ledger), question.function(asking, asked)
 
     def _asking(
-        self, principal: Principal, reader: LakeReader, seen: Mapping[str, SourceDays], question: Question
+        self, principal: Principal, reader: Reader, seen: Mapping[str, SourceDays], question: Question
     ) -> Asking:
         return Asking(
             principal, reader, seen, self._lateness, self._alerts, self._labels, self._explain, question.reads

@@ -167,15 +167,7 @@ def _span_stage_sql(unfold: Unfold, columns: Mapping[str, str]) -> str:
     }
     values = [f"{_value(path, fixed)} AS {column}" for path, column in columns.items()]
     return f"""
-        WITH parsed AS (SELECT row_number AS line, json_transform(raw, {sql_text(_SPANS)}) AS doc FROM {BLOCK}),
-        resources AS (SELECT line, unnest(doc.resourceSpans) AS r FROM parsed),
-        scopes AS (
-            SELECT line, unnest(r.scopeSpans) AS sc, {_keys_and_texts("r.resource.attributes", "resource")} FROM resources
-        ),
-        spans AS (
-            SELECT line, unnest(sc.spans) AS s, sc.scope.name AS scope, resource_keys, resource_texts FROM scopes
-        ),
-        keyed AS (SELECT *, {_keys_and_texts("s.attributes", "own")} FROM spans),
+        WITH {_keyed_sql(_SPANS, "resourceSpans", "scopeSpans", "spans")},
         valued AS (
             SELECT line, s.traceId AS trace, s.spanId AS span, nullif(s.parentSpanId, '') AS parent,
                 s.startTimeUnixNano AS start, nullif({same}, '') AS twin_key, {", ".join(values)}
@@ -203,18 +195,24 @@ def _log_stage_sql(unfold: Unfold, columns: Mapping[str, str]) -> str:
     }
     values = [f"{_value(path, fixed)} AS {column}" for path, column in columns.items()]
     return f"""
-        WITH parsed AS (SELECT row_number AS line, json_transform(raw, {sql_text(_LOGS)}) AS doc FROM {BLOCK}),
-        resources AS (SELECT line, unnest(doc.resourceLogs) AS r FROM parsed),
-        scopes AS (
-            SELECT line, unnest(r.scopeLogs) AS sc, {_keys_and_texts("r.resource.attributes", "resource")} FROM resources
-        ),
-        spans AS (
-            SELECT line, unnest(sc.logRecords) AS s, sc.scope.name AS scope, resource_keys, resource_texts FROM scopes
-        ),
-        keyed AS (SELECT *, {_keys_and_texts("s.attributes", "own")} FROM spans),
+        WITH {_keyed_sql(_LOGS, "resourceLogs", "scopeLogs", "logRecords")},
         valued AS (SELECT line, s.timeUnixNano AS start, {", ".join(values)} FROM keyed)
         SELECT line, NULL, NULL, NULL, start, NULL, {_is_call(unfold, columns)}, {", ".join(columns.values())} FROM valued
     """
+
+
+def _keyed_sql(shape: str, resources: str, scopes: str, records: str) -> str:
+    """Every record ``s`` of the block as ``keyed``, with its line, its scope, and the attributes of its own and its resource."""
+    return f"""
+        parsed AS (SELECT row_number AS line, json_transform(raw, {sql_text(shape)}) AS doc FROM {BLOCK}),
+        resources AS (SELECT line, unnest(doc.{resources}) AS r FROM parsed),
+        scopes AS (
+            SELECT line, unnest(r.{scopes}) AS sc, {_keys_and_texts("r.resource.attributes", "resource")} FROM resources
+        ),
+        records AS (
+            SELECT line, unnest(sc.{records}) AS s, sc.scope.name AS scope, resource_keys, resource_texts FROM scopes
+        ),
+        keyed AS (SELECT *, {_keys_and_texts("s.attributes", "own")} FROM records)"""
 
 
 def _value(path: str, fixed: Mapping[str, str]) -> str:
