@@ -24,7 +24,6 @@ from obs_pipeline.policy.cases import load_cases, run_cases
 from obs_pipeline.policy.files import LoadedPolicies, files_below, load_policies
 from obs_pipeline.policy.in_force import PoliciesOverTime
 from obs_pipeline.policy.lint import lint
-from obs_pipeline.policy.problems import Problem
 from obs_pipeline.policy.schema import Place
 from obs_pipeline.policy.spend import used_places
 from obs_pipeline.policy.spend_proof import spend_is_the_sum_of_usage
@@ -32,6 +31,7 @@ from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.storage.policy_store import PolicyStore
 from obs_pipeline.storage.proofs import Proof, keys_are_unique, schema_is_declared
+from obs_pipeline.yaml_positions import Problem
 
 GROUP = "policies"
 CHUNK_DAYS = 31

@@ -18,15 +18,15 @@ from typing import Annotated, Any, Final, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from obs_pipeline.policy.documents import SUFFIXES
 from obs_pipeline.policy.effective import ConflictKind, Decided, EffectiveLimit, EffectivePolicy, amount
 from obs_pipeline.policy.files import Entry, read_entries
-from obs_pipeline.policy.problems import PolicyError, Problem
+from obs_pipeline.policy.problems import PolicyError
 from obs_pipeline.policy.provenance import SourcedPolicy
 from obs_pipeline.policy.resolution import PolicySet, resolve
 from obs_pipeline.policy.schema import Channel, Kind, Moment, Money, Percent, Period, Place, Text
 from obs_pipeline.policy.validation import problems_of
 from obs_pipeline.policy.windows import utc
+from obs_pipeline.yaml_positions import SUFFIXES, Problem
 
 FOLDER: Final = "tests"
 

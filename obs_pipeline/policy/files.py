@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from obs_pipeline.policy.documents import MAX_BYTES, SUFFIXES, Document, FieldPath, read_documents
-from obs_pipeline.policy.problems import PolicyError, Problem
+from obs_pipeline.policy.problems import PolicyError
 from obs_pipeline.policy.provenance import SourcedPolicy
 from obs_pipeline.policy.schema import BudgetPolicy
 from obs_pipeline.policy.validation import problems_of
+from obs_pipeline.yaml_positions import MAX_BYTES, SUFFIXES, Document, FieldPath, Problem, read_documents
 
 FOLDERS: Final = ("orgs", "projects", "agents")
 ORG_STEM: Final = "org"

@@ -16,13 +16,13 @@ from itertools import pairwise
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
-from obs_pipeline.policy.documents import FieldPath
 from obs_pipeline.policy.effective import Decided, EffectiveLimit, EffectivePolicy, amount
 from obs_pipeline.policy.provenance import PolicyRef, SourcedPolicy
 from obs_pipeline.policy.resolution import PolicySet, resolve_all
 from obs_pipeline.policy.schema import PERIODS, Increase, Period, Place
 from obs_pipeline.policy.status import SPEND_CURRENCY
 from obs_pipeline.policy.windows import moment, utc
+from obs_pipeline.yaml_positions import FieldPath
 
 Severity = Literal["error", "warning"]
 

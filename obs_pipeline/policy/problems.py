@@ -1,7 +1,6 @@
-"""What is wrong with a policy folder, as values, and the one error that carries them.
+"""The error that carries everything that is wrong with a policy folder, and how several problems read together.
 
-Holds how several problems read; the shape of one is shared with every file of the folder. Finding problems belongs to
-the modules that read and check.
+The shape of one problem is that of every YAML file (``yaml_positions``); finding them belongs to the modules that read and check.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ from collections.abc import Sequence
 
 from obs_pipeline.errors import ObsError
 from obs_pipeline.yaml_positions import Problem
-
-__all__ = ["PolicyError", "Problem"]
 
 
 class PolicyError(ObsError):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from obs_pipeline.policy.documents import FieldPath
 from obs_pipeline.policy.schema import BudgetPolicy, Scope
+from obs_pipeline.yaml_positions import FieldPath
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -22,10 +22,10 @@ from obs_pipeline.policy.effective import Conflict
 from obs_pipeline.policy.files import LoadedPolicies, file_digests, load_policies
 from obs_pipeline.policy.ledger_target import LedgerTarget
 from obs_pipeline.policy.planning import Order, PolicyChange, SyncPlan, plan_sync
-from obs_pipeline.policy.problems import Problem
 from obs_pipeline.policy.remembered import RememberedFiles, fingerprint
 from obs_pipeline.policy.targets import Target, TargetOutcome
 from obs_pipeline.storage.policy_store import PolicyStore, PolicyVersion, Revision
+from obs_pipeline.yaml_positions import Problem
 
 Outcome = Literal["applied", "unchanged", "planned", "refused"]
 

@@ -13,9 +13,8 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from obs_pipeline.policy.documents import FieldPath
-from obs_pipeline.policy.problems import Problem
 from obs_pipeline.policy.provenance import nearest_line
+from obs_pipeline.yaml_positions import FieldPath, Problem
 
 _SHOWN: Final = 20
 _WANTED: Final[Mapping[str, str]] = {

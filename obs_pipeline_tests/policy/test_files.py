@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from obs_pipeline.policy.documents import MAX_BYTES, parse_documents, read_documents
 from obs_pipeline.policy.files import load_policies
-from obs_pipeline.policy.problems import PolicyError, Problem
+from obs_pipeline.policy.problems import PolicyError
+from obs_pipeline.yaml_positions import MAX_BYTES, Problem, parse_documents, read_documents
 
 GOOD = """\
 # whose
