@@ -6,9 +6,10 @@ elsewhere; no settings, no files, no usage metrics, no wording.
 How a score comes about
 -----------------------
 1. Eight views (:mod:`obs_pipeline.detection.views`) compare a point with its past.
-2. Each view's residual becomes a tail probability by the past of that view of that series; the cubic mean of their −log10
-   is ``T``. With an exposure, ``T`` is at most the exact Gamma-Poisson surprise of the count.
-3. ``T`` is damped by ``n / (n + 10)`` while fewer values are known, and echoes of an incident keep nine tenths.
+2. Each view's residual becomes a tail probability by the past of that view of that series; of their −log10 the cubic mean
+   is taken, and added to it a third of how rarely that mean itself got this far, as series are unlike each other: that is
+   ``T``. With an exposure, ``T`` is at most the exact Gamma-Poisson surprise of the count.
+3. Both are damped by ``n / (n + 60)`` while fewer values are known, and echoes of an incident keep nine tenths.
 4. ``S = −log10 P(an ordinary half day reaches this T)``, by a table measured on simulated series without incidents.
    ``S`` decides the severity, orders all points, and gives ``score`` (0–100, strictly rising with it).
 5. Hours of what is never negative are judged by the usage model instead, over all series of the table together
@@ -55,7 +56,7 @@ Ints = npt.NDArray[np.int64]
 Progress = Callable[[int], None]
 
 SURPRISE_OF_HALF_DAYS: Final = (
-    (0.0, 1.051, 1.768, 2.091, 2.529, 3.366, 3.91, LARGEST_SURPRISE),
+    (0.0, 1.313, 2.378, 2.836, 3.397, 4.319, 4.895, 1.35 * LARGEST_SURPRISE),
     (0.0, 0.301, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0),
 )
 """``T``, and −log10 of the share of half days whose largest ``T`` is at least that: 22 kinds of made series without
@@ -63,7 +64,9 @@ anomalies, each as much as the others, in their own steps and an hour apart."""
 
 _SCORE_MARKS: Final = ((0.0, 1.5, 2.0, 2.75, 5.0, 10.0), (0.0, 20.0, 50.0, 80.0, 95.0, 100.0))
 _WORTH_A_TAIL: Final = 0.5  # surprises below it need no exact tail to be found harmless
-_YOUNG: Final = 10.0
+_YOUNG: Final = 60.0
+_OWN_SHARE: Final = 0.35
+_OWN_UNIT: Final = 3.0  # a mean surprise of one is as far as a residual of three deviations
 _MOTION: Final = VIEWS.index("motion")
 _MOTION_SHARE: Final = 0.2  # of its surprise, on top of that of the usage model
 _SEVERAL: Final = 6
@@ -288,7 +291,11 @@ def _look(values: Floats, starts: Ints, series: Ragged, calendar: Calendar, conf
     tail_surprises(residuals, starts, surprises)
     mean_and_leader(surprises, means, leaders)
     past = known_before(values, starts)
-    return _Looked(expected, spread, means * past / (past + _YOUNG), surprises[_MOTION], leaders)
+    old = past / (past + _YOUNG)
+    odd = means * old
+    own = np.empty((1, values.size))
+    tail_surprises(np.where(np.isnan(values), np.nan, _OWN_UNIT * odd)[None], starts, own)
+    return _Looked(expected, spread, odd + _OWN_SHARE * old * np.nan_to_num(own[0]), surprises[_MOTION], leaders)
 
 
 def _verdict(outlook: _Outlook, config: PanelConfig) -> PanelScores:
