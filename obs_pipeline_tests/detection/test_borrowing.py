@@ -43,3 +43,18 @@ def test_who_has_a_baseline_borrows_nothing_and_small_groups_lend_nothing():
 def test_no_series_at_all_is_no_trouble():
     nothing = np.zeros((0, 1, 1))
     assert borrow(np.zeros(0, dtype=np.int64), nothing, nothing, nothing, nothing).expected.shape == (0, 1, 1)
+
+
+def test_agents_that_have_nothing_to_lend_change_no_digit():
+    random = np.random.default_rng(1)
+    levels, spreads = random.gamma(0.3, size=(40, 1, 3)), random.gamma(2.0, size=(40, 1, 3))
+    levels[0] = spreads[0] = np.nan
+    between = np.repeat(np.arange(40), 3)[2:]  # each agent but the first among two without a baseline
+    idle = np.full((len(between), 1, 3), np.nan)
+    first = np.concatenate([[0], np.flatnonzero(np.diff(between)) + 1])
+    many_levels, many_spreads = idle.copy(), idle.copy()
+    many_levels[first], many_spreads[first] = levels, spreads
+    few = borrow(np.zeros(40, np.int64), levels, spreads, np.zeros_like(levels), np.zeros_like(levels))
+    many = borrow(np.zeros(len(between), np.int64), many_levels, many_spreads, np.zeros_like(idle), np.zeros_like(idle))
+    for one, other in zip(few, many, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
