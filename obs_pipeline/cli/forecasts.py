@@ -45,11 +45,14 @@ def forecasts(
     _check("--period", period, _PERIODS)
     workspace = open_workspace()
     asked = _last_day(workspace) if day is None else day.date()
-    rows = _rows(workspace, asked, {"scope": scope, "period": period, "coalesce(agent, project, org)": name})
+    chosen = {"scope": scope, "period": period, "coalesce(agent, project, org)": name}
+    rows = [] if asked is None else _rows(workspace, asked, chosen)
     if as_json:
         print_json([{name: _plain(value) for name, value in row.items()} for row in rows])
+    elif asked is None:
+        out.print("There are no forecasts yet. [dim]obs-pipeline batch makes them.[/]")
     elif rows:
-        out.print(_table(rows[:limit], asked))
+        out.print(_table(rows[:limit]))
         if len(rows) > limit:
             out.print(f"[dim]{len(rows) - limit} more; --limit, --scope, --period and --name choose.[/]")
     else:
@@ -61,14 +64,11 @@ def _check(option: str, given: str | None, known: tuple[str, ...]) -> None:
         raise ObsError(f"{option} {given}: there is no such choice; it is one of {', '.join(known)}.")
 
 
-def _last_day(workspace: Workspace) -> date:
+def _last_day(workspace: Workspace) -> date | None:
     from obs_pipeline.detection.tables import FORECASTS
 
     days = workspace.lake.rows_per_day(FORECASTS)
-    held = [day for day, rows in days.items() if rows]
-    if not held:
-        raise ObsError("There are no forecasts yet. 'obs-pipeline batch' makes them.")
-    return max(held)
+    return max((day for day, rows in days.items() if rows), default=None)
 
 
 def _rows(workspace: Workspace, day: date, equal: dict[str, str | None]) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def _rows(workspace: Workspace, day: date, equal: dict[str, str | None]) -> list
     return found
 
 
-def _table(rows: list[dict[str, Any]], day: date) -> Table:
+def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table("", "by the end of", title=f"Spend foreseen at {rows[0]['as_of']:%Y-%m-%d %H:%M} UTC")
     table.title_justify = "left"
     for column in ("spent", "forecast", "80 % interval", "budget"):

@@ -17,7 +17,7 @@ from typing import Final
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage.lake import LakeError
 from obs_pipeline.storage.ledger import LedgerError
-from obs_pipeline.usage.landing import Landing, LandingReport
+from obs_pipeline.usage.landing import FileChanged, Landing, LandingReport
 from obs_pipeline.usage.sources.mapping import SourceMapping, load_mapping
 
 DEFAULT_MAPPING: Final = "canonical"
@@ -64,7 +64,8 @@ class Inbox:
     def take_in(
         self, landing: Landing, paths: Sequence[Path], now: Callable[[], datetime]
     ) -> tuple[list[LandingReport], list[Refusal]]:
-        """Land files and clear them away. A file that cannot be read does not stop the others.
+        """Land files and clear them away. A file that cannot be read does not stop the others; one that is still written to
+        waits on.
 
         Raises:
             LakeError, LedgerError: nothing can be landed; the files stay where they are.
@@ -75,6 +76,8 @@ class Inbox:
                 continue
             try:
                 report = landing.land(path, self.mapping_of(path), now=now())
+            except FileChanged:
+                continue
             except (LakeError, LedgerError):
                 raise
             except ObsError as error:

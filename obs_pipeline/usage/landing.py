@@ -56,6 +56,10 @@ class LandingError(ObsError):
     """A file cannot be landed; the message names it and says why."""
 
 
+class FileChanged(LandingError):
+    """A file was written to, replaced or removed while it was read; what it held when it was named is not what was read."""
+
+
 @dataclass(frozen=True)
 class LandingReport:
     """What became of one file."""
@@ -102,7 +106,9 @@ class Landing:
 
         Raises:
             LandingError: the file cannot be opened.
+            FileChanged: it did not stay the same meanwhile; none of its rows is kept.
         """
+        found = _state_of(path)
         file_id = digest(path)
         read_by = mapping_digest(mapping, self.rates)
         before = self.ledger.landing_of(file_id)
@@ -117,6 +123,11 @@ class Landing:
         tally = _Tally(file_id, mapping.source, spool, possible, path.name)
         try:
             self._write(path, mapping, tally, now, on_rows)
+            if _state_of(path) != found:
+                self._undo(file_id)
+                raise FileChanged(
+                    f"{path}: it changed while it was read. Take it in again once it is written to its end."
+                )
         finally:
             tally.discard()
         self.ledger.finish_landing(file_id, tally.rows, tally.days(), now)
@@ -196,6 +207,15 @@ def mapping_digest(mapping: SourceMapping, rates: RateBook) -> str:
     if any(column.currency for column in mapping.columns.values()):
         said += rates.digest
     return hashlib.blake2b(said.encode(), digest_size=20).hexdigest()
+
+
+def _state_of(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from one that was written to or put in its place since; None when it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class _Tally:

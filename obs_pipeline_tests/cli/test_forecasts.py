@@ -108,7 +108,8 @@ def test_a_day_without_forecasts_says_how_to_make_them(settings):
     assert "obs-pipeline batch --from 2030-01-01" in said(settings, [forecast()], "--day", "2030-01-01").output
 
 
-def test_before_the_first_batch_it_says_so(settings):
-    error = CliRunner().invoke(app, ["forecasts"]).exception
-    assert isinstance(error, ObsError)
-    assert "obs-pipeline batch" in str(error)
+def test_before_the_first_batch_it_says_so_like_every_reading_command(settings):
+    told, as_json = (CliRunner().invoke(app, ["forecasts", *words]) for words in ([], ["--json"]))
+    assert (told.exit_code, as_json.exit_code) == (0, 0)
+    assert "obs-pipeline batch" in told.output
+    assert json.loads(as_json.output) == []

@@ -11,6 +11,7 @@ import pytest
 
 from obs_pipeline.storage.lake import Lake
 from obs_pipeline.storage.ledger import Ledger, LedgerError
+from obs_pipeline.usage import landing as landing_module
 from obs_pipeline.usage.inbox import Inbox, resolve_mapping
 from obs_pipeline.usage.landing import Landing
 from obs_pipeline.usage.pricing import PriceBook
@@ -116,3 +117,13 @@ def test_files_stay_where_they_are_while_the_ledger_cannot_be_used(inbox: Inbox,
     with pytest.raises(LedgerError):
         inbox.take_in(landing, inbox.waiting(), now)
     assert [path.name for path in inbox.waiting()] == ["a.jsonl"]
+
+
+def test_a_file_that_is_still_written_to_stays_where_it_is(
+    inbox: Inbox, landing: Landing, monkeypatch: pytest.MonkeyPatch
+):
+    path = write_jsonl(inbox.landing / "a.jsonl", usage_rows(1))
+    states = iter([(1, 1, 1), (1, 2, 2)])
+    monkeypatch.setattr(landing_module, "_state_of", lambda _path: next(states))
+    assert inbox.take_in(landing, [path], now) == ([], [])
+    assert inbox.waiting() == [path]

@@ -19,7 +19,7 @@ from obs_pipeline.storage import engine
 from obs_pipeline.storage.lake import Lake
 from obs_pipeline.storage.ledger import LandedFile, Ledger, landed_days
 from obs_pipeline.usage import landing as landing_module
-from obs_pipeline.usage.landing import Landing, LandingError, digest
+from obs_pipeline.usage.landing import FileChanged, Landing, LandingError, digest
 from obs_pipeline.usage.pricing import PriceBook
 from obs_pipeline.usage.sources.mapping import load_mapping
 from obs_pipeline.usage.sources.translate import read_usage
@@ -216,3 +216,26 @@ def test_rows_are_heard_of_while_they_are_read(landing: Landing, tmp_path: Path)
     heard: list[int] = []
     landing.land(write_jsonl(tmp_path / "usage.jsonl", usage_rows(2)), CANONICAL, now=NOW, on_rows=heard.append)
     assert sum(heard) == 48
+
+
+@pytest.mark.parametrize("change", ["grows", "is replaced", "is removed"])
+def test_of_a_file_that_changes_while_it_is_read_nothing_is_kept_and_its_next_landing_is_whole(
+    landing: Landing, tmp_path: Path, change: str
+):
+    path, mapping = write_jsonl(tmp_path / "a.jsonl", usage_rows(1)), CANONICAL
+    first, later = path.read_bytes(), write_jsonl(tmp_path / "b.jsonl", usage_rows(2)).read_bytes()
+
+    def disturb(_rows: int) -> None:
+        if change == "grows":
+            path.write_bytes(later)
+        else:
+            path.unlink()
+        if change == "is replaced":
+            (tmp_path / "b.jsonl").replace(path)
+
+    with pytest.raises(FileChanged, match="changed while it was read"):
+        landing.land(path, mapping, now=NOW, on_rows=disturb)
+    assert content(landing.lake) == ([], [])
+    path.write_bytes(first)
+    report = landing.land(path, mapping, now=NOW)
+    assert (report.already_landed, report.accepted) == (False, 24)
