@@ -15,12 +15,13 @@ import duckdb
 import pyarrow as pa
 
 from obs_pipeline.detection.models import SEVERITIES, Anomaly, BatchResult, anomalies_from_table
+from obs_pipeline.detection.onsets import ONSETS
 from obs_pipeline.detection.tables import ANOMALIES
 from obs_pipeline.policy.provenance import SourcedPolicy
 from obs_pipeline.policy.resolution import resolve_all
 from obs_pipeline.policy.spend import spend_between, used_places
 from obs_pipeline.policy.status import BudgetStatus, budget_status, hours_to_split, spend_span
-from obs_pipeline.storage.engine import load_sql, one_row
+from obs_pipeline.storage.engine import one_row
 from obs_pipeline.storage.lake import DayRange, Lake
 from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_HOURLY, USAGE_REJECTED
 from obs_pipeline.usage.watermark import provisional_days
@@ -28,8 +29,6 @@ from obs_pipeline.usage.watermark import provisional_days
 _BUDGETS_LOOK_BACK: Final = timedelta(days=40)
 _GOES_ON_DAYS: Final = 31
 """How many days later it is looked for how an anomaly went on."""
-
-_ONSETS: Final = load_sql("obs_pipeline.detection", "onsets")
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,14 @@ def anomalies(
         conditions.append(f"severity IN ({', '.join('?' for _ in severities)})")
         values += severities
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    query = f"SELECT * FROM ({_ONSETS}) {where} ORDER BY score DESC, timestamp, id LIMIT ?"
+    query = f"SELECT * FROM ({ONSETS}) {where} ORDER BY score DESC, timestamp, id LIMIT ?"
     return anomalies_from_table(connection.sql(query, params=[*values, limit]).to_arrow_table())
 
 
 def anomaly_counts(connection: duckdb.DuckDBPyConnection, lake: Lake, days: DayRange) -> dict[str, int]:
     """How many anomalies of each severity begin in the days."""
     _view_with_neighbours(connection, lake, days)
-    query = f"SELECT severity, count(*) FROM ({_ONSETS}) WHERE dt BETWEEN ? AND ? GROUP BY severity"
+    query = f"SELECT severity, count(*) FROM ({ONSETS}) WHERE dt BETWEEN ? AND ? GROUP BY severity"
     return dict(connection.execute(query, [days.first, days.last]).fetchall())
 
 
@@ -115,7 +114,7 @@ def anomaly_by_id(connection: duckdb.DuckDBPyConnection, lake: Lake, id_or_prefi
     """
     lake.view(connection, ANOMALIES)
     query = f"""
-        WITH whole AS ({_ONSETS})
+        WITH whole AS ({ONSETS})
         SELECT * FROM whole WHERE starts_with(id, $id)
         UNION ALL SELECT * FROM anomalies WHERE starts_with(id, $id) AND id NOT IN (SELECT id FROM whole)
         LIMIT 5

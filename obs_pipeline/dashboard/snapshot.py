@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from obs_pipeline.dashboard.access import Principal
 from obs_pipeline.dashboard.tables import MART_SPEND
+from obs_pipeline.detection.onsets import ONSETS
 from obs_pipeline.detection.tables import ANOMALIES, BASELINES
 from obs_pipeline.errors import ObsError
 from obs_pipeline.policy.tables import BUDGET_STATUS, EFFECTIVE_POLICIES
@@ -84,8 +85,6 @@ BAND_DAYS: Final = 46
 """Days of which bands are copied, the newest: a month, and the fortnight around an anomaly in it. Older ones are in the files."""
 
 
-_ONSETS: Final = engine.load_sql("obs_pipeline.detection", "onsets")
-
 _REMARKS: Final = re.compile(r"\A(?:\s*--[^\n]*\n)*\s*")
 _WORD: Final = re.compile(r"\w+")
 
@@ -129,7 +128,7 @@ class Reader:
         self._own = _own_rows(principal)
         # Not views: they would have to be made for each answer, and those over files be bound when made and when asked.
         self._shown = {name: f'"{name}" AS (SELECT * FROM memory.main."{name}" WHERE {self._own})' for name in _COPIES}
-        self.name("onsets", _ONSETS)
+        self.name("onsets", ONSETS)
 
     def show(self, table: LakeTable, days: DayRange, *, name: str | None = None) -> None:
         """Let queries name the caller's rows of some days of a table, read from the files."""

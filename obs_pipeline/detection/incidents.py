@@ -10,7 +10,7 @@ who is told, are not here.
   speaks for all; the others are its echoes: info, with a low score, and they name it. A contradicted price is no echo.
 - **Midnight.** Each day has a row of its own for an incident that goes on. It names the row of the day before that it
   continues, keeps the severity of its own hours, and its score lies near the end of that severity's band. It is no new incident:
-  who counts or lists incidents leaves it out, and lets the one it continues grow (``sql/onsets.sql``).
+  who counts or lists incidents leaves it out, and lets the one it continues grow (:mod:`~obs_pipeline.detection.onsets`).
 
 What a day's rows say depends on the hours of that day and of the day before, so it comes out the same alone and in a range.
 """
@@ -131,7 +131,7 @@ def _excess(hours: Sequence[Anomaly]) -> float:
 def begun(anomalies: Sequence[Anomaly]) -> list[Anomaly]:
     """Each incident once: the anomalies without those that go on with others of them, as grave as they became.
 
-    It says of severity, score and confidence what ``sql/onsets.sql`` says of the table.
+    It says of severity, score and confidence what :mod:`~obs_pipeline.detection.onsets` says of the table.
     """
     whole = {one.id: one for one in anomalies}
     since = {one.id: name for one in anomalies if (name := one.context.get("continues")) in whole}

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 
 from obs_pipeline.detection.incidents import begun, ends_of, gathered
 from obs_pipeline.detection.models import ANOMALY_SCHEMA, Anomaly, anomalies_from_table, anomalies_to_table
-from obs_pipeline.storage.engine import load_sql
+from obs_pipeline.detection.onsets import ONSETS
 from obs_pipeline_tests.detection.test_incidents import DAY, HOURS, hour
 
 
 def onsets(rows: list[Anomaly]) -> list[Anomaly]:
     with duckdb.connect() as connection:
         connection.register("anomalies", anomalies_to_table(rows))
-        query = f"SELECT * FROM ({load_sql('obs_pipeline.detection', 'onsets')}) ORDER BY timestamp, id"
+        query = f"SELECT * FROM ({ONSETS}) ORDER BY timestamp, id"
         table = connection.sql(query).to_arrow_table()
     assert table.schema.names == ANOMALY_SCHEMA.names
     return anomalies_from_table(table)

@@ -1,9 +1,14 @@
--- Every incident once: anomalies without the rows of later days that go on with them, each as long and as grave as it became.
---
--- Input: anomalies, the table of that name or some days of it.
--- Output: its columns. A row that goes on with one of the day before is left out if that one is there. The first of them has
--- the severity and score of the gravest, the highest confidence, when the last was over (until), the number of abnormal hours
--- and the excess of those of its own metric, the worst hour of all (peak), and their ids (continued_by).
+"""Every incident once: what a reader asks of ``anomalies`` so as to count or list incidents.
+
+A question to DuckDB, which takes the JSON of ``context`` apart; no table is written with it, so it is none of the ``.sql``
+files that Spark runs too.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+ONSETS: Final = """
 WITH RECURSIVE later AS (
     SELECT
         id,
@@ -77,3 +82,11 @@ SELECT anomalies.* REPLACE (
 )
 FROM anomalies LEFT JOIN grown ON grown.id = anomalies.id
 WHERE anomalies.id NOT IN (SELECT id FROM later)
+"""
+"""``anomalies`` without the rows of later days that go on with them, each as long and as grave as it became.
+
+Asks a table ``anomalies``, or some days of it, and has its columns. A row that goes on with one of the day before is left
+out if that one is there. The first of them has the severity and score of the gravest, the highest confidence, when the
+last was over (``until``), the number of abnormal hours and the excess of those of its own metric, the worst hour of all
+(``peak``), and their ids (``continued_by``).
+"""
