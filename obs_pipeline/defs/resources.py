@@ -23,9 +23,12 @@ class LakeResource(dg.ConfigurableResource[Lake]):
     """The lake under a folder or object-store URI."""
 
     uri: str
+    _opened: Lake | None = PrivateAttr(default=None)
 
     def open(self) -> Lake:
-        return Lake(self.uri)
+        if self._opened is None:
+            self._opened = Lake(self.uri)
+        return self._opened
 
 
 class LedgerResource(dg.ConfigurableResource[Ledger]):

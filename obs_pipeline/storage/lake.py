@@ -120,6 +120,8 @@ class Lake:
                 "Set OBS_LAKE_URI to a folder or to s3://BUCKET/PATH (any store that speaks S3)."
             )
         self._store: FileSystem | None = None
+        self._read: dict[str, tuple[DeltaTable, str]] = {}
+        """The tables as they were last read or written, each with its version's entry; none is written to again."""
 
     def uri(self, table: LakeTable) -> str:
         return f"{self.root}/{table.name}"
@@ -158,8 +160,29 @@ class Lake:
         except OSError as error:
             raise LakeError(f"The table {table.name} at {self.uri(table)} cannot be asked for: {error}") from error
 
-    def version(self, table: LakeTable) -> int | None:
+    def newest(self, table: LakeTable) -> DeltaTable | None:
+        """As :meth:`open`, to be read only: as long as nobody writes, the same table again.
+
+        Opening reads the log of the whole history, which would make the cost of a day grow with it.
+        """
+        held, entry = self._read.get(table.name, (None, None))
+        if held is not None:
+            version = held.version()
+            if self.entry(table, version) == entry and self.entry(table, version + 1) is None:
+                return held
         opened = self.open(table)
+        self._keep(table, opened)
+        return opened
+
+    def _keep(self, table: LakeTable, opened: DeltaTable | None) -> None:
+        entry = None if opened is None else self.entry(table, opened.version())
+        if opened is None or entry is None:
+            self._read.pop(table.name, None)
+        else:
+            self._read[table.name] = opened, entry
+
+    def version(self, table: LakeTable) -> int | None:
+        opened = self.newest(table)
         return None if opened is None else int(opened.version())
 
     def append(self, table: LakeTable, rows: pa.RecordBatchReader | pa.Table) -> None:
@@ -204,7 +227,7 @@ class Lake:
 
     def rows_per_day(self, table: LakeTable, days: DayRange | None = None) -> dict[date, int]:
         """How many rows each day holds, from the transaction log alone: no data file is read."""
-        opened = self.open(table)
+        opened = self.newest(table)
         if opened is None:
             return {}
         actions = pa.table(opened.get_add_actions(flatten=True))
@@ -255,7 +278,9 @@ class Lake:
         return list(opened.vacuum(retention_hours=retention_hours, dry_run=False, enforce_retention_duration=False))
 
     def _files(self, table: LakeTable, days: DayRange | None, version: int | None) -> list[str]:
-        opened = self.open(table, version)
+        opened = self.newest(table)
+        if opened is not None and version not in (None, opened.version()):
+            opened = self.open(table, version)
         if opened is None:
             return []
         actions = pa.table(opened.get_add_actions(flatten=True))
@@ -289,6 +314,7 @@ class Lake:
             writer_properties=_writer(table),
             commit_properties=CommitProperties(max_commit_retries=_WRITE_ATTEMPTS),
         )
+        self._keep(table, onto)
 
     def _create(self, table: LakeTable) -> DeltaTable:
         if object_store.scheme_of(self.root) is None:

@@ -71,7 +71,7 @@ def never_negative(
 
 def schema_is_declared(lake: Lake, table: LakeTable) -> Proof:
     """The stored table has the columns and types that the code declares."""
-    opened = lake.open(table)
+    opened = lake.newest(table)
     if opened is None:
         return Proof(0)
     stored, declared = _types(opened.schema()), _types(Schema.from_arrow(table.schema))

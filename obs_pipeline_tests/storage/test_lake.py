@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -95,6 +96,35 @@ def test_an_append_between_reading_and_replacing_is_not_lost(tmp_path: Path):
 
     lake.replace(TABLE, WEEK, upper)
     assert sorted(name.lower() for name in names(lake)) == ["a", "late"]
+
+
+def test_what_another_wrote_is_read_at_once(tmp_path: Path):
+    reader, writer = Lake(str(tmp_path)), Lake(str(tmp_path))
+    assert names(reader) == []
+    for number in range(3):
+        writer.append(TABLE, rows((MONDAY, f"{number}")))
+        assert len(names(reader)) == number + 1
+        assert reader.version(TABLE) == writer.version(TABLE)
+
+
+def test_a_table_that_was_made_anew_is_read_anew(tmp_path: Path):
+    lake = Lake(str(tmp_path))
+    lake.append(TABLE, rows((MONDAY, "old")))
+    version = lake.version(TABLE)
+    shutil.rmtree(tmp_path / TABLE.name)
+    assert names(lake) == []
+    Lake(str(tmp_path)).append(TABLE, rows((MONDAY, "new")))
+    assert lake.version(TABLE) == version
+    assert names(lake) == ["new"]
+
+
+def test_an_older_version_can_be_read_after_a_newer_one(tmp_path: Path):
+    lake = Lake(str(tmp_path))
+    lake.append(TABLE, rows((MONDAY, "a")))
+    version = lake.version(TABLE)
+    lake.append(TABLE, rows((MONDAY, "b")))
+    assert names(lake) == ["a", "b"]
+    assert names(lake, version=version) == ["a"]
 
 
 def test_a_view_of_some_days_shows_only_those(tmp_path: Path):
