@@ -19,6 +19,7 @@ from obs_pipeline.cli.workspace import Workspace, open_workspace
 from obs_pipeline.clock import utc_now
 from obs_pipeline.errors import ObsError
 from obs_pipeline.settings import misspelt_variables
+from obs_pipeline.storage.lake import LakeTable
 
 _PACKAGES: Final = ("dagster", "duckdb", "deltalake", "pyarrow", "genai-prices", "sqlalchemy")
 _IDS_LOOKED_AT: Final = 20_000_000
@@ -163,7 +164,22 @@ def _lake(workspace: Workspace) -> Iterator[Examination]:
         if not wrong.holds:
             mend = "It was written by another version; delete the table's folder and run obs-pipeline batch --all."
             yield Examination(f"table {table.name}", "broken", f"columns differ: {wrong.examples}", mend)
+        if missing := workspace.lake.missing_files(table):
+            found = f"{len(missing):,} of its files are gone, among them {missing[0]}"
+            yield Examination(f"table {table.name}", "broken", found, _mend_of(table))
     yield Examination("lake", "ok", f"{rows:,} rows in {len(ALL_TABLES)} tables at {workspace.settings.lake}")
+
+
+def _mend_of(table: LakeTable) -> str:
+    """What to do when rows of a table are gone."""
+    from obs_pipeline.usage.tables import USAGE_DUPLICATES, USAGE_EVENTS, USAGE_REJECTED
+
+    if table in (USAGE_EVENTS, USAGE_REJECTED, USAGE_DUPLICATES):
+        return (
+            f"Restore the folder {table.name} from a copy, or start a new OBS_HOME and ingest the files again; those of the "
+            "landing folder are in landed/."
+        )
+    return f"Delete the folder {table.name} and run obs-pipeline batch --all."
 
 
 def _sources(workspace: Workspace) -> Iterator[Examination]:
@@ -261,13 +277,21 @@ def _pending(workspace: Workspace) -> Examination:
 
 
 def _lost(workspace: Workspace) -> Iterator[Examination]:
-    from obs_pipeline.usage.tables import USAGE_EVENTS
+    from obs_pipeline.dashboard.tables import MART_SPEND
+    from obs_pipeline.usage.tables import USAGE_DAILY, USAGE_EVENTS, USAGE_HOURLY
 
-    good = sum(day.rows_read - day.rows_rejected for day in workspace.ledger.landed())
-    if good and workspace.lake.version(USAGE_EVENTS) is None:
+    lake, ledger = workspace.lake, workspace.ledger
+    good = sum(day.rows_read - day.rows_rejected for day in ledger.landed())
+    if good and lake.version(USAGE_EVENTS) is None:
         found = f"{good:,} events were landed, but the lake at {workspace.settings.lake} has no table of them"
-        mend = "Restore its folder usage_events from a copy, or start a new OBS_HOME and ingest the files again."
-        yield Examination("table usage_events", "broken", found, mend)
+        yield Examination("table usage_events", "broken", found, _mend_of(USAGE_EVENTS))
+    computed = {day for day, rows in lake.rows_per_day(USAGE_EVENTS).items() if rows} & ledger.settled_through().keys()
+    for table in (USAGE_HOURLY, USAGE_DAILY, MART_SPEND):
+        held = lake.rows_per_day(table)
+        if gone := sorted(day for day in computed if not held.get(day)):
+            found = f"{len(gone):,} days that were computed are not in it, from {gone[0]} to {gone[-1]}"
+            mend = f"obs-pipeline batch --from {gone[0]} --to {gone[-1]}"
+            yield Examination(f"table {table.name}", "broken", found, mend)
 
 
 def _ids(workspace: Workspace) -> Iterator[Examination]:

@@ -6,7 +6,8 @@ say so itself: the next one, or the sensor, finds its lock free and closes its r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from time import monotonic
 from typing import Final
 
 import dagster as dg
+from sqlalchemy.exc import DatabaseError
 
 from obs_pipeline.alerting.passes import tell
 from obs_pipeline.clock import utc_now
@@ -87,7 +89,7 @@ def run_daily_batch(
     from obs_pipeline.definitions import defs
 
     started = monotonic()
-    with exclusive(settings.scratch, _LOCK), open_instance(settings) as instance:
+    with exclusive(settings.scratch, _LOCK), _records_can_be_kept(settings), open_instance(settings) as instance:
         _close_killed_runs(instance)
         result = defs.resolve_job_def(_JOB).execute_in_process(
             instance=instance,
@@ -105,9 +107,24 @@ def run_daily_batch(
     if interrupted:
         raise BatchInterrupted(f"The batch of {days} was stopped before its end. Run the same command again.")
     if not result.success:
-        raise BatchFailed(f"The batch stopped: {cause}. Run {result.run_id} on the Dagster page has the whole story.")
+        raise BatchFailed(
+            f"The batch stopped: {cause}. obs-pipeline doctor tells what is broken and what to do; the whole story is run "
+            f"{result.run_id} on the Dagster page."
+        )
     duration = timedelta(seconds=monotonic() - started)
     return BatchRun(result.run_id, days, _result(settings, days, duration), failed)
+
+
+@contextmanager
+def _records_can_be_kept(settings: Settings) -> Iterator[None]:
+    """A full disk or a lost permission meets Dagster's own databases first."""
+    try:
+        yield
+    except DatabaseError as error:
+        raise BatchFailed(
+            f"Dagster's records under {settings.dagster_home} cannot be kept: {error.orig}. Check the free space and the "
+            "permissions, then run the same command again."
+        ) from error
 
 
 def _result(settings: Settings, days: DayRange, duration: timedelta) -> BatchResult:

@@ -9,6 +9,7 @@ A write is one Delta transaction: a reader sees all of it or none, a killed writ
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from obs_pipeline.errors import ObsError
 from obs_pipeline.storage import object_store
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 PARTITION: Final = "dt"
 _WRITE_ATTEMPTS: Final = 6
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class LakeError(ObsError):
@@ -265,6 +267,12 @@ class Lake:
             f"hive_partitioning = true, hive_types = {{'{PARTITION}': DATE}}, union_by_name = true)"
         )
 
+    def missing_files(self, table: LakeTable) -> list[str]:
+        """Files that the newest version of a table needs and that are not there; of a folder, not of an object store."""
+        if object_store.scheme_of(self.root) is not None:
+            return []
+        return [file for file in self._files(table, None, None) if not Path(file).exists()]
+
     def compact(self, table: LakeTable) -> dict[str, Any]:
         """Merge small files; readers of older versions are not disturbed."""
         opened = self.open(table)
@@ -305,15 +313,23 @@ class Lake:
         predicate: str | None = None,
         onto: DeltaTable | None = None,
     ) -> None:
-        onto = onto or self.open(table) or self._create(table)
-        write_deltalake(
-            onto,
-            _conformed(rows, table.schema),
-            mode=mode,
-            predicate=predicate,
-            writer_properties=_writer(table),
-            commit_properties=CommitProperties(max_commit_retries=_WRITE_ATTEMPTS),
-        )
+        try:
+            onto = onto or self.open(table) or self._create(table)
+            write_deltalake(
+                onto,
+                _conformed(rows, table.schema),
+                mode=mode,
+                predicate=predicate,
+                writer_properties=_writer(table),
+                commit_properties=CommitProperties(max_commit_retries=_WRITE_ATTEMPTS),
+            )
+        except CommitFailedError:
+            raise
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"The table {table.name} at {self.uri(table)} cannot be written: {_in_one_line(error)}. "
+                "Check the free space and the permissions, then run this again."
+            ) from error
         self._keep(table, onto)
 
     def _create(self, table: LakeTable) -> DeltaTable:
@@ -339,6 +355,11 @@ class Lake:
                         f"Another writer kept changing the same days of {table.name}; run this again when it is done."
                     ) from error
                 time.sleep(0.1 * 2**attempt)
+
+
+def _in_one_line(error: Exception) -> str:
+    """The engine's words without their colours and line breaks."""
+    return " ".join(_COLOURS.sub("", str(error)).split()).rstrip(".")
 
 
 def _writer(table: LakeTable) -> WriterProperties:

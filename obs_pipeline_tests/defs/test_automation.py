@@ -17,7 +17,7 @@ from obs_pipeline.alerting.models import Incident
 from obs_pipeline.alerting.records import incident_of
 from obs_pipeline.definitions import defs
 from obs_pipeline.defs import automation
-from obs_pipeline.defs.batch import BatchInterrupted, run_daily_batch, steps
+from obs_pipeline.defs.batch import BatchFailed, BatchInterrupted, run_daily_batch, steps
 from obs_pipeline.defs.instance import open_instance
 from obs_pipeline.defs.resources import resources_from
 from obs_pipeline.settings import Settings
@@ -313,6 +313,18 @@ def test_a_day_without_any_usage_is_computed_without_complaint(settings: Setting
     with open_instance(settings) as instance:
         keys = instance.get_materialized_partitions(dg.AssetKey("mart_spend"))
     assert keys == {"2026-03-02"}
+
+
+def test_a_batch_that_fails_names_the_doctor(settings: Settings, ledger: Ledger):
+    land(ledger, "f1", MONDAY)
+    with pytest.raises(BatchFailed, match=r"rows_in_equal_rows_out .* obs-pipeline doctor"):
+        run_daily_batch(settings, DayRange(MONDAY, MONDAY))
+
+
+def test_a_batch_whose_records_cannot_be_kept_says_where(settings: Settings):
+    (settings.dagster_home / "history" / "runs.db").mkdir(parents=True)
+    with pytest.raises(BatchFailed, match=r"dagster cannot be kept: unable to open .* free space"):
+        run_daily_batch(settings, DayRange(MONDAY, MONDAY))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

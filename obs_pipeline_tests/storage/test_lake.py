@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obs_pipeline.storage.lake import DayRange, Lake, LakeTable, chunk_days
+from obs_pipeline.storage.lake import DayRange, Lake, LakeError, LakeTable, chunk_days
 
 TABLE = LakeTable(
     "things",
@@ -51,6 +51,15 @@ def test_a_lake_may_lie_in_a_folder_of_any_usual_name(tmp_path: Path, folder: st
     lake = Lake(str(tmp_path / folder / "lake"))
     lake.append(TABLE, rows((MONDAY, "a")))
     assert names(lake) == names(lake, WEEK) == ["a"]
+
+
+def test_a_table_that_cannot_be_written_says_where_and_what_to_do(tmp_path: Path):
+    lake = Lake(str(tmp_path))
+    lake.append(TABLE, rows((MONDAY, "a")))
+    (tmp_path / "things" / f"dt={MONDAY + timedelta(days=1)}").write_text("a file where a folder must be")
+    with pytest.raises(LakeError, match=r"things at .* cannot be written: .* Check the free space"):
+        lake.append(TABLE, rows((MONDAY + timedelta(days=1), "b")))
+    assert names(lake) == ["a"]
 
 
 def test_replacing_days_leaves_the_other_days_alone(tmp_path: Path):
