@@ -18,12 +18,12 @@ from obs_pipeline.errors import ObsError
 
 Metric = Literal["cost", "tokens", "errors", "latency"]
 Grain = Literal["day", "hour"]
-Method = Literal["zscore", "iqr", "robust_zscore", "seasonal_profile", "forecast_residual"]
+Method = Literal["zscore", "iqr", "robust_zscore", "seasonal_profile", "forecast_residual", "ensemble"]
 HourMethod = Method | Literal["usage_model"]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 GRAINS: tuple[Grain, ...] = get_args(Grain)
-CALIBRATED: frozenset[str] = frozenset({"usage_model"})
+CALIBRATED: frozenset[str] = frozenset({"usage_model", "ensemble"})
 """Methods whose marks are set by the false-alarm budget; those of the others are the thresholds."""
 DAYS_SINCE_MONDAY: Final = 6
 """The most days of a week that can have passed before another day of it."""
@@ -85,7 +85,7 @@ class GrainMethods(_Settings):
     The usage model, for hours alone, learns the whole course of the look-back instead.
     """
 
-    day: Method = "zscore"
+    day: Method = "ensemble"
     hour: HourMethod = "usage_model"
 
     def of(self, grain: Grain) -> HourMethod:

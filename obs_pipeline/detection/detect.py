@@ -475,7 +475,7 @@ def _verdicts(block: _Block, config: AnomalyDetectionConfig, now: datetime | Non
         np.where(
             np.isnan(stated),
             scoring.told(scoring.confidences(deviation, points, grain), "windows"),
-            scoring.told(np.nan_to_num(stated), "model"),
+            scoring.told(np.nan_to_num(stated), scoring.RULE_OF.get(config.method.of(grain), "model")),
         ),
     )
     confidences = np.where(ceiling_decides, scoring.CEILING_CONFIDENCE, np.nan_to_num(confidences))

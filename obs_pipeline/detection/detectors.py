@@ -29,6 +29,9 @@ SHRUNK_VISITS: Final = 1.5
 SMOOTHINGS: Final = tuple((alpha, gamma) for alpha in (0.05, 0.15, 0.35) for gamma in (0.0, 0.15, 0.35, 0.7))
 """Smoothing of the level and of the weekly season that are tried."""
 
+LEVEL_VALUES: Final = 3
+"""How many of the last values are taken together for a level, which may be a new one."""
+
 _LARGEST_VALUE: Final = 1e100  # its square still fits a float
 _UNSURE: Final = (
     1.35  # variance of a value about its forecast: its own, that of the slope two weeks on, that of its weekday
@@ -193,6 +196,29 @@ def forecast_residual(
         best, expected = np.where(better, errors, best), np.where(better, ahead, expected)
     spread = np.sqrt(np.where(np.isfinite(best), best, 0.0) * (1 + 1 / np.maximum(n, 1)))
     return _compare(observed, expected, spread, n, min_points, floor, relative, width)
+
+
+def change_of_level(
+    history: Floats,
+    observed: Floats,
+    min_points: int,
+    *,
+    floor: npt.ArrayLike = 0.0,
+    relative: float = 0.0,
+    width: float = 2.0,
+) -> Baseline:
+    """Distance of the mean of the last :data:`LEVEL_VALUES` values, the observed one among them, from the mean of those before.
+
+    In spreads of such a mean; unknown where one of these values is. Expected and band are those of a single value.
+    """
+    older = history[..., : max(history.shape[-1] - LEVEL_VALUES + 1, 0)]
+    newer = np.concatenate([history[..., older.shape[-1] :], observed[..., None]], axis=-1)
+    newer = np.clip(newer, -_LARGEST_VALUE, _LARGEST_VALUE)
+    # The mean of a constant must be that, not that give or take one rounding.
+    mean = np.clip(newer.mean(axis=-1), newer.min(axis=-1), newer.max(axis=-1))
+    level = zscore(older, mean, min_points, floor=floor, relative=relative, width=width)
+    sigmas = np.sqrt(LEVEL_VALUES) * level.deviation
+    return level._replace(deviation=np.clip(sigmas, -LARGEST_DEVIATION, LARGEST_DEVIATION))
 
 
 DETECTORS: Final[dict[str, Detector]] = {

@@ -95,10 +95,13 @@ def judge(
     ``planned`` says what the calendar expects of those days, ``verdict`` what the usage
     model says of the metric, from :func:`by_model`.
     """
+    method = config.method.of(grain)
     if verdict is not None:
         judged = _judge_by_model(panel, metric, config, planned, verdict)
+    elif method == "ensemble":
+        judged = _judge_together(panel, metric, grain, config, planned)
     else:
-        judged = _judge_windows(panel, metric, grain, config, DETECTORS[config.method.of(grain)], planned)
+        judged = _judge_windows(panel, metric, grain, config, DETECTORS[method], planned)
     return _with_borrowed(judged, panel, metric, grain, config)
 
 
@@ -139,7 +142,27 @@ def _judge_by_model(
     known = ~np.isnan(plain.observed) & (plain.points >= config.minimum_data_points)
     found: dict[str, Any] = {name: np.where(known, array, np.nan) for name, array in verdict._asdict().items()}
     judged = replace(plain, **found, due=found["expected"], by_windows=_left_to_windows(panel, config, planned))
-    return _with_windows(judged, panel, metric, config, planned)
+    return _with_windows(judged, panel, metric, "hour", config, planned)
+
+
+def _judge_together(
+    panel: Panel, metric: Metric, grain: Grain, config: AnomalyDetectionConfig, planned: Planned | None
+) -> Judged:
+    """What the ensemble says; planned events are compared by z-score, as their multiples are no matter of rarity."""
+    from obs_pipeline.detection import calibration, ensemble
+    from obs_pipeline.detection.usage_judging import Marks, sigmas
+
+    judged = _judge_windows(panel, metric, grain, config, ensemble.detector(metric, grain), None)
+    reached = Marks(*ensemble.marks(config.false_alarms_per_agent_week, len(config.metrics), grain))
+    surprise: Floats = np.abs(judged.deviation)
+    lived = np.asarray(24.0 * judged.points, dtype=np.float64)
+    told = replace(
+        judged,
+        deviation=np.sign(judged.deviation) * sigmas(surprise, reached),
+        confidence=calibration.confidence(surprise, lived),
+        by_windows=None if planned is None else planned.cells,
+    )
+    return _with_windows(told, panel, metric, grain, config, planned)
 
 
 def _left_to_windows(panel: Panel, config: AnomalyDetectionConfig, planned: Planned | None) -> Bools:
@@ -163,7 +186,12 @@ def _has_rhythm(panel: Panel, lookback: int) -> Bools:
 
 
 def _with_windows(
-    judged: Judged, panel: Panel, metric: Metric, config: AnomalyDetectionConfig, planned: Planned | None
+    judged: Judged,
+    panel: Panel,
+    metric: Metric,
+    grain: Grain,
+    config: AnomalyDetectionConfig,
+    planned: Planned | None,
 ) -> Judged:
     """The verdicts with those of the windows where these decide; only the series and the weeks concerned are looked at
     again."""
@@ -180,7 +208,7 @@ def _with_windows(
             continue
         at = at[there]
         expected = None if planned is None else planned.of(at, days)
-        windows = _judge_windows(near, metric, "hour", config, DETECTORS["zscore"], expected)
+        windows = _judge_windows(near, metric, grain, config, DETECTORS["zscore"], expected)
         chosen = by_windows[at, :, days]
         for name, array in whole.items():
             stated = getattr(windows, name)
@@ -324,7 +352,7 @@ def _judge_windows(
         bursts, drops = _bursts(windows, config.regular_share) if rule.idles else _no_bursts(windows)
         never = never_idle(windows.history) if rule.idles else drops
         floor = np.maximum(least[series], bursts)
-        history, shift = _settled(windows.history, floor, rule, grain, config, detector)
+        history, shift = _settled(windows.history, floor, rule, grain, config)
         baseline = detector(
             history,
             windows.observed,
@@ -362,14 +390,15 @@ def _settled(
     rule: metrics.MetricRule,
     grain: Grain,
     config: AnomalyDetectionConfig,
-    detector: Detector,
 ) -> tuple[Floats, Shift | tuple[()]]:
-    """The history without what lies before a lasting change of level, and that change.
+    """The history without what lies before a lasting change of level, and that change, by the band of the method, or of the
+    z-score where that has none.
 
     Hours are left alone: the band of the same hour of 28 days widens by itself within a few days.
     """
     if grain == "hour":
         return history, ()
+    detector = DETECTORS.get(config.method.of(grain), DETECTORS["zscore"])
     shift = find_shift(
         history,
         detector,

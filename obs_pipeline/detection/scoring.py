@@ -27,9 +27,16 @@ LARGEST_CONFIDENCE: Final = 0.95
 CEILING_CONFIDENCE: Final = 0.5
 """Of a new agent that spends more than its ceiling nothing is known that would tell a fault from a plan."""
 
-RULES: Final[Mapping[str, tuple[float, float]]] = {"windows": (-2.41, 1.17), "model": (-0.12, 0.69)}
-"""Offset and slope by which the logit of what Bayes says becomes that of what was right, for methods that compare windows and
-for the usage model: learned on the alarms of fifteen fleets of three kinds (``reliability_bench --fit``)."""
+RULES: Final[Mapping[str, tuple[float, float]]] = {
+    "windows": (-2.41, 1.17),
+    "model": (-0.12, 0.69),
+    "ensemble": (-0.63, 0.75),
+}
+"""Offset and slope by which the logit of what Bayes says becomes that of what was right, for methods that compare windows, for
+the usage model and for the ensemble: learned on the alarms of fifteen fleets of three kinds (``reliability_bench --fit``)."""
+
+RULE_OF: Final[Mapping[str, str]] = {"usage_model": "model", "ensemble": "ensemble"}
+"""The rule of each method that has a calibrated surprise; of the others it is that of windows."""
 
 INCIDENT_RATE: Final[dict[Grain, float]] = {"day": 3e-3, "hour": 4e-4}
 """Assumed share of values of one series that belong to a real incident: about one incident a year and series."""

@@ -42,7 +42,7 @@ def test_a_setting_replaces_its_default_and_only_that(file):
     config = load_detection_config(file("materiality: {cost: {day: 50, hour: 5}}\nmethod: {hour: iqr}\n"))
     assert (config.materiality.floor("cost", "day"), config.materiality.floor("cost", "hour")) == (50, 5)
     assert config.materiality.tokens == AnomalyDetectionConfig().materiality.tokens
-    assert (config.method.day, config.method.hour) == ("zscore", "iqr")
+    assert (config.method.day, config.method.hour) == ("ensemble", "iqr")
 
 
 @pytest.mark.parametrize(

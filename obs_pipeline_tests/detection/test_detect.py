@@ -441,6 +441,17 @@ def test_an_agent_without_a_rhythm_is_compared_with_the_same_hour_of_the_days_be
     assert (anomaly.agent, anomaly.method, anomaly.severity) == ("a", method, "critical")
 
 
+def test_days_are_judged_by_the_ensemble_and_its_budget_decides_how_grave_they_are():
+    rows = [*steady(range(30)), row(at(29), cost=900, calls=40)]
+    (anomaly,) = found(detect(rows, 29), grain="day", metric="cost")
+    assert (anomaly.method, anomaly.severity) == ("ensemble", "critical")
+    rare = AnomalyDetectionConfig.model_validate(
+        {"false_alarms_per_agent_week": {"info": 0.1, "warning": 0.05, "critical": 1e-6}}
+    )
+    (quieter,) = found(detect(rows, 29, config=rare), grain="day", metric="cost")
+    assert (quieter.severity, quieter.confidence) == ("warning", anomaly.confidence)
+
+
 def test_a_second_run_gives_the_same_ids():
     rows = [*steady(range(30)), row(at(29), cost=5000)]
     assert detect(rows, 29, config=REAL).anomalies.equals(detect(rows, 29, config=REAL).anomalies)

@@ -130,8 +130,8 @@ def test_a_contradicted_price_is_told_whatever_was_planned():
     assert told.method == "list_price"
 
 
-@pytest.mark.parametrize("method", ["zscore", "usage_model"])
-def test_hours_of_an_event_are_excused_by_either_method(method: str):
+@pytest.mark.parametrize("method", ["zscore", "ensemble", "usage_model"])
+def test_hours_of_an_event_are_excused_by_each_method(method: str):
     config = AnomalyDetectionConfig(metrics=("cost",), grains=("hour",), method=GrainMethods(hour=method))
     rows = [
         row(noon(number) + timedelta(hours=hour - 12), calls=40, cost=10 + (number * 7 + hour) % 5 * 0.3)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 from unittest import mock
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 from obs_pipeline.detection import scoring
 from obs_pipeline.detection.backtest import Incident, alarms_of, evaluate, read_incidents
 from obs_pipeline.detection.batch import detection_of
-from obs_pipeline.detection.config import CALIBRATED, AnomalyDetectionConfig
+from obs_pipeline.detection.config import AnomalyDetectionConfig, GrainMethods, Method
 from obs_pipeline.detection.detectors import DETECTORS
 from obs_pipeline.detection.known import NOTHING
 from obs_pipeline.detection.models import anomalies_from_table
@@ -68,6 +68,7 @@ def main() -> None:
     asked.add_argument(
         "--homes", type=Path, help="a folder with fleet<seed>/home and fleet<seed>/fleet already computed"
     )
+    asked.add_argument("--days", choices=get_args(Method), help="the method for days, if not the default")
     asked.add_argument("--fit", action="store_true")
     options = asked.parse_args()
     told: list[Told] = []
@@ -87,18 +88,26 @@ def main() -> None:
 
 
 def _told(name: str, seed: int, options: argparse.Namespace) -> list[Told]:
-    span = DayRange(START + timedelta(days=LEARNING), START + timedelta(days=7 * options.weeks - 1))
     with tempfile.TemporaryDirectory() as folder:
-        if name == SIMULATED:
-            place = (options.homes or Path(folder)) / f"fleet{seed}"
-            if options.homes is None:
-                _compute(place, options.agents, 7 * options.weeks, seed)
-            lake, truth = CommandLine(place / "home").lake, read_incidents(place / "fleet" / "labels.csv")
-        else:
-            fleet = FLEETS[name](seed, options.agents, options.weeks)
-            lake, truth = fleet_lake.write(fleet, Path(folder), START), fleet_lake.incidents(fleet, START)
+        lake, truth = labelled_lake(name, seed, options, Path(folder))
         with mock.patch.multiple(scoring, **(_AS_BAYES_SAYS if options.fit else _AS_TOLD)):
-            return told_of(lake, span, truth, name)
+            return told_of(lake, span_of(options.weeks), truth, name, config_of(options.days))
+
+
+def span_of(weeks: int) -> DayRange:
+    """The days of which alarms are held against the labels."""
+    return DayRange(START + timedelta(days=LEARNING), START + timedelta(days=7 * weeks - 1))
+
+
+def labelled_lake(name: str, seed: int, options: argparse.Namespace, folder: Path) -> tuple[Lake, Sequence[Incident]]:
+    """A fleet's usage, computed in ``folder`` unless it is among the homes, and what is wrong with it."""
+    if name == SIMULATED:
+        place = (options.homes or folder) / f"fleet{seed}"
+        if options.homes is None:
+            _compute(place, options.agents, 7 * options.weeks, seed)
+        return CommandLine(place / "home").lake, read_incidents(place / "fleet" / "labels.csv")
+    fleet = FLEETS[name](seed, options.agents, options.weeks)
+    return fleet_lake.write(fleet, folder, START), fleet_lake.incidents(fleet, START)
 
 
 _AS_TOLD: Final = {"RULES": scoring.RULES}
@@ -113,10 +122,17 @@ def _compute(place: Path, agents: int, days: int, seed: int) -> None:
     obs("batch", "--all")
 
 
-def told_of(lake: Lake, span: DayRange, truth: Sequence[Incident], name: str) -> list[Told]:
+def config_of(days: Method | None) -> AnomalyDetectionConfig:
+    """The defaults, with another method for days if one is named."""
+    return AnomalyDetectionConfig() if days is None else AnomalyDetectionConfig(method=GrainMethods(day=days))
+
+
+def told_of(
+    lake: Lake, span: DayRange, truth: Sequence[Incident], name: str, config: AnomalyDetectionConfig
+) -> list[Told]:
     """The alarms of these days of a fleet's lake, judged anew."""
     with connect() as connection:
-        found = detection_of(connection, lake, span, AnomalyDetectionConfig(), NOTHING).anomalies
+        found = detection_of(connection, lake, span, config, NOTHING).anomalies
     return [
         Told(
             one.worst.confidence,
@@ -147,8 +163,8 @@ def table(told: Sequence[Told]) -> list[str]:
 
 def _rule(method: str) -> str | None:
     """The rule that the confidence of a method went through."""
-    if method in CALIBRATED:
-        return "model"
+    if method in scoring.RULE_OF:
+        return scoring.RULE_OF[method]
     return "windows" if method in DETECTORS else None
 
 
