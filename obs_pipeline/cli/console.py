@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import sys
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -45,7 +47,8 @@ def text(value: object) -> str:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output, and nothing else. Money is a string, so that it stays exact."""
-    print(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))  # noqa: T201
+    only_ascii = codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8"
+    print(json.dumps(value, default=_plain, indent=2, ensure_ascii=only_ascii))  # noqa: T201
 
 
 def _plain(value: object) -> object:

@@ -7,6 +7,7 @@ Exit codes: 0 done · 1 the batch failed · 2 wrong use or bad input · 3 done, 
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -82,6 +83,10 @@ def run() -> None:
     for name, meant in misspelt_variables().items():
         errors.print(f"[yellow]warning:[/] {name} sets nothing. Is {meant} meant?", highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, _end)
+    for stream in (sys.stdout, sys.stderr):
+        # Where a terminal or file takes ASCII only, a sign it has not must not end the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # A Ctrl-C that meets a connection being closed would be logged with its traceback.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:

@@ -213,3 +213,11 @@ def test_a_command_that_is_stopped_says_so_with_the_usual_exit_code(
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == 128 + number
     assert capsys.readouterr().err.startswith("Stopped before its end.")
+
+
+def test_where_only_ascii_can_be_written_a_command_ends_well_and_json_stays_exact(tmp_path: Path):
+    obs = CommandLine(tmp_path / "hüß", {"PYTHONIOENCODING": "ascii"})
+    told = obs("doctor", exits_with=3)
+    assert "obs-pipeline ingest FILE" in told.stdout
+    found = json.loads(obs("doctor", "--json", exits_with=3).stdout)
+    assert str(obs.home) in [one["found"] for one in found]
