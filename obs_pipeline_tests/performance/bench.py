@@ -321,10 +321,11 @@ def run(
     console.print(_table("Policies: projects × agents", policy_bench.stages_of(policies)))
     looked_up = ", ".join(f"{name} {took:.1f}" for name, took in policies["effective_one_agent_ms"].items())
     console.print(f"effective policy of one agent from the ledger, milliseconds: {looked_up}")
-    from obs_pipeline_tests.performance import detection_day, finance_bench, source_bench
+    from obs_pipeline_tests.performance import detection_day, detector_speed, finance_bench, source_bench
 
     judged = detection_day.detection_of_one_day(home / "detection")
-
+    pace = detector_speed.values_per_second()
+    console.print(detector_speed.table_of(pace))
     (home / "sources").mkdir()
     sources = source_bench.throughput(source_bench.USUAL, home / "sources")
     console.print(source_bench.table_of(sources))
@@ -351,6 +352,7 @@ def run(
         "finance": asdict(finance),
         "routing": routed,
         "detection_of_one_day": judged,
+        "values_judged_a_second": pace,
     }
 
 
