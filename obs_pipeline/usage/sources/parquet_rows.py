@@ -136,7 +136,8 @@ def taken_type(found: pa.DataType) -> pa.DataType:
         return taken_type(found.value_type)
     if pa.types.is_binary(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found):
         return pa.string()
-    if pa.types.is_timestamp(found) and found.unit in _COARSE_UNITS:
+    if pa.types.is_timestamp(found) and (found.unit in _COARSE_UNITS or found.tz):
+        # Of nanoseconds with a zone the engine makes no time in UTC.
         return pa.timestamp("us", found.tz)
     if pa.types.is_float16(found):
         return pa.float32()
@@ -154,7 +155,7 @@ def taken(column: pa.Array) -> pa.Array:
         return column
     if pa.types.is_binary(column.type):
         return column.view(wanted)
-    if pa.types.is_timestamp(wanted):
+    if pa.types.is_timestamp(wanted) and column.type.unit in _COARSE_UNITS:
         return _in_microseconds(column, wanted)
     return column.cast(wanted, safe=False)
 

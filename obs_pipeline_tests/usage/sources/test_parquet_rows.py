@@ -101,6 +101,8 @@ def test_other_types_of_the_same_values_give_the_same_events(tmp_path: Path):
             pa.timestamp("ns"),
             pa.timestamp("ms"),
             pa.timestamp("us", "Europe/Berlin"),
+            pa.timestamp("ns", "UTC"),
+            pa.timestamp("ns", "Asia/Tokyo"),
             pa.int64(),
             pa.string(),
         ],
