@@ -105,6 +105,7 @@ def _home(workspace: Workspace) -> Examination:
 
 def _policies(workspace: Workspace) -> Iterator[Examination]:
     from obs_pipeline.alerting.routes import load_routes
+    from obs_pipeline.dashboard.chargeback import read_rules
     from obs_pipeline.detection.calendar import load_calendar
     from obs_pipeline.detection.config import load_detection_config
     from obs_pipeline.usage.billing.configured import read_bills
@@ -123,6 +124,7 @@ def _policies(workspace: Workspace) -> Iterator[Examination]:
         "sources.yaml": pulled_sources,
         "bills.yaml": read_bills,
         "currencies.yaml": RateBook.load,
+        "chargeback.yaml": read_rules,
     }
     for name, load in {**readers, **optional}.items():
         path = workspace.settings.policies / name

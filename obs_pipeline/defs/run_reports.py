@@ -66,8 +66,9 @@ def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:
 
 
 def _first_cause(event: dg.DagsterEvent) -> str:
+    """What the step itself raised: it says more than what that was made of, and than what Dagster wrapped it in."""
     error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
+    while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
         error = error.cause
     return (error.message if error is not None else "unknown").strip().splitlines()[0]
 

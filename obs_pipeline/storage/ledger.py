@@ -137,13 +137,20 @@ class Ledger:
         """Bring the schema to the newest revision. Safe to call from many processes at once."""
         from alembic import command
         from alembic.config import Config
+        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self._engine.begin() as connection:
             _serialise_migration(connection)
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise LedgerError(
+                    f"The ledger at {_without_secrets(self.url)} was written by a newer version: this one knows revisions up "
+                    f"to {HEAD} ({error}). Use the version that wrote it, or restore the ledger from a copy made before."
+                ) from error
 
     def revision(self) -> str | None:
         """The schema revision in force, for the doctor."""

@@ -7,6 +7,13 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
+from obs_pipeline.cli import doctor
+from obs_pipeline.cli.workspace import Workspace
+from obs_pipeline.settings import Settings
+from obs_pipeline.storage.lake import Lake
+from obs_pipeline.storage.ledger import Ledger
 from obs_pipeline_tests.command_line import CommandLine
 from obs_pipeline_tests.usage_files import usage_rows, write_jsonl
 
@@ -41,3 +48,15 @@ def test_days_that_were_computed_and_are_not_in_a_table_any_more_are_missed(obs:
     missed = {one["what"]: one["mend"] for one in found if one["state"] == "broken"}
     assert set(missed) == {"table usage_hourly", "table usage_daily", "table mart_spend"}
     assert missed["table usage_hourly"] == f"obs-pipeline batch --from {min(seen)} --to {max(seen)}"
+
+
+@pytest.mark.parametrize(
+    "name", ["prices", "detection", "calendar", "routes", "sources", "bills", "currencies", "chargeback"]
+)
+def test_every_policy_file_that_cannot_be_read_is_named(settings: Settings, tmp_path: Path, name: str):
+    (tmp_path / f"{name}.yaml").write_text("a: [1, 2\nb: {")
+    workspace = Workspace(
+        settings.model_copy(update={"policies": tmp_path}), Lake(settings.lake), Ledger(settings.ledger)
+    )
+    (broken,) = [one for one in doctor._policies(workspace) if one.state == "broken"]
+    assert broken.what == f"{name}.yaml"

@@ -220,7 +220,7 @@ FAILING = {"now": True}
 @dg.op
 def break_down() -> None:
     if FAILING["now"]:
-        raise RuntimeError("broken on purpose")
+        raise RuntimeError("broken on purpose") from ValueError("what the reader need not know")
 
 
 @dg.job

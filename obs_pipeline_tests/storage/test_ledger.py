@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from obs_pipeline.storage import ledger as module
 from obs_pipeline.storage.ledger import LandedDay, LandedFile, Ledger, LedgerError
@@ -125,3 +126,13 @@ def test_writers_of_several_threads_wait_for_each_other(ledger: Ledger):
     for thread in threads:
         thread.join()
     assert len(ledger.newest_landing_per_day()) == 8
+
+
+def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    written = Ledger(url)
+    with written.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    written.close()
+    with pytest.raises(LedgerError, match=rf"newer version: this one knows revisions up to {module.HEAD} .*9999"):
+        Ledger(url).revision()
