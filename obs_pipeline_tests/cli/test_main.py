@@ -200,6 +200,8 @@ def test_a_command_that_is_stopped_says_so_with_the_usual_exit_code(
     number: signal.Signals, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     before = signal.getsignal(signal.SIGTERM)
+    # A shell starts what runs in the background deaf to Ctrl-C, and the tests may be among it.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(sys, "argv", ["obs-pipeline", "doctor"])
     monkeypatch.setattr(main.doctor, "open_workspace", lambda: signal.raise_signal(number))
     stopped = typer.Typer()
@@ -211,6 +213,7 @@ def test_a_command_that_is_stopped_says_so_with_the_usual_exit_code(
             main.run()
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, heard)
     assert ended.value.code == 128 + number
     assert capsys.readouterr().err.startswith("Stopped before its end.")
 

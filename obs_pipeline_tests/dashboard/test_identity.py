@@ -165,37 +165,39 @@ def forged() -> str:
     return (head + b"." + mac).decode()
 
 
-LATER, BEFORE = (datetime.now(UTC) + timedelta(minutes=minutes) for minutes in (5, -5))
-DO_NOT_COUNT = {
-    "another key": (signed(OTHER), "does not count"),
-    "another issuer": (signed(iss="https://evil.example"), "does not count"),
-    "another audience": (signed(aud="other"), "does not count"),
-    "no audience": (signed(aud=None), "does not count"),
-    "no end": (signed(exp=None), "does not count"),
-    "no subject": (signed(sub=None), "does not count"),
-    "expired": (signed(exp=BEFORE), "does not count"),
-    "not yet": (signed(nbf=LATER), "does not count"),
-    "no key named": (signed(kid=None), "does not publish"),
-    "no organisation": (signed(obs_org=None), "obs_org"),
-    "an empty organisation": (signed(obs_org=""), "obs_org"),
-    "several organisations": (signed(obs_org=["acme"]), "obs_org"),
-    "a role that is none": (signed(obs_role="owner"), "obs_role"),
-    "a role that is no name": (signed(obs_role=7), "obs_role"),
-    "projects that are no list": (signed(obs_projects="atlas"), "obs_projects"),
-    "projects that are no names": (signed(obs_projects=[1]), "obs_projects"),
-    "no signature": (
-        jwt.encode({"sub": "ann", "obs_org": "acme"}, "", algorithm="none", headers={"kid": "one"}),
-        "key pair",
-    ),
-    "the public key as a secret": (forged(), "key pair"),
-    "nonsense": ("a.b.c", "does not count"),
-    "nothing": ("..", "does not count"),
-}
+def do_not_count() -> dict[str, tuple[str, str]]:
+    """Tokens made now, as some are about to end or to begin, and what is said of each."""
+    later, before = (datetime.now(UTC) + timedelta(minutes=minutes) for minutes in (5, -5))
+    return {
+        "another key": (signed(OTHER), "does not count"),
+        "another issuer": (signed(iss="https://evil.example"), "does not count"),
+        "another audience": (signed(aud="other"), "does not count"),
+        "no audience": (signed(aud=None), "does not count"),
+        "no end": (signed(exp=None), "does not count"),
+        "no subject": (signed(sub=None), "does not count"),
+        "expired": (signed(exp=before), "does not count"),
+        "not yet": (signed(nbf=later), "does not count"),
+        "no key named": (signed(kid=None), "does not publish"),
+        "no organisation": (signed(obs_org=None), "obs_org"),
+        "an empty organisation": (signed(obs_org=""), "obs_org"),
+        "several organisations": (signed(obs_org=["acme"]), "obs_org"),
+        "a role that is none": (signed(obs_role="owner"), "obs_role"),
+        "a role that is no name": (signed(obs_role=7), "obs_role"),
+        "projects that are no list": (signed(obs_projects="atlas"), "obs_projects"),
+        "projects that are no names": (signed(obs_projects=[1]), "obs_projects"),
+        "no signature": (
+            jwt.encode({"sub": "ann", "obs_org": "acme"}, "", algorithm="none", headers={"kid": "one"}),
+            "key pair",
+        ),
+        "the public key as a secret": (forged(), "key pair"),
+        "nonsense": ("a.b.c", "does not count"),
+        "nothing": ("..", "does not count"),
+    }
 
 
-@pytest.mark.parametrize("name", DO_NOT_COUNT)
+@pytest.mark.parametrize("name", do_not_count())
 def test_a_forged_foreign_or_unbound_token_does_not_count(provider: Provider, name: str):
-    token, says = DO_NOT_COUNT[name]
+    token, says = do_not_count()[name]
     with pytest.raises(NotKnown, match=says):
         identity(provider.url).principal(token)
 
