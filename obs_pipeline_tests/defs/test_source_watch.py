@@ -159,7 +159,8 @@ def test_a_source_that_was_down_a_day_explains_its_agents_drop_while_another_sen
     decide_later(watched, store, ledger, 2)
     assert drops(watched) == {"triage"}
     assert [(kind, state) for kind, state, _ in told(store) if kind != "failed_check"] == [("stale_source", "firing")]
-    [drop] = [incident_of(row) for row in store.incidents() if row.kind == "anomaly"]
+    anomalies = [incident_of(row) for row in store.incidents() if row.kind == "anomaly"]
+    [drop] = [one for one in anomalies if one.direction == "drop"]  # a dear new agent was told of at its beginning
     assert {trace.outcome for trace in map(trace_of, store.traces(drop.id))} == {"inhibited"}
 
     take_in(watched, steady(down_since, now, "triage"), "later.jsonl", now)
